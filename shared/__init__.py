@@ -1,0 +1,1 @@
+"""What all functions share: values and decisions (domain), stores, exchanges, senders and use cases."""

@@ -1,0 +1,1 @@
+"""Pure values and decisions: no database, no HTTP, no clock, no environment."""

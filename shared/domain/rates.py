@@ -1,0 +1,82 @@
+"""Rate limits: what an exchange allows, and what one grant lets its holder do.
+
+The limiter itself decides on the database server (stores/rate_limits.py); here are its values and the relations between its
+constants. Weight is the exchange's own unit. Why the log is charged at a use-by time: docs/limits.md.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Final
+
+# A grant must be used soon, since it is charged as if used at the last moment: of a window W only W / (W + use-by + transit)
+# can be filled. Below 100 ms a grant would be late before the database's answer is there.
+USE_BY_FRACTION: Final = 60
+USE_BY_MS_MAX: Final = 1_000
+USE_BY_MS_MIN: Final = 100
+# The way to the exchange: a request sent at the last allowed moment may arrive this much later and still is accounted for.
+TRANSIT_FRACTION: Final = 60
+TRANSIT_MS_MAX: Final = 1_000
+TRANSIT_MS_MIN: Final = 100
+# Entries of one window's log that fall into the same grain are merged, which bounds the document's size.
+GRAINS_PER_WINDOW: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class RateWindow:
+    """At most `limit` weight in every sliding window of `period_ms`."""
+
+    limit: int
+    period_ms: int
+
+    def to_document(self) -> dict[str, int]:
+        """As it stands in a connector."""
+        return {"rate_limit": self.limit, "rate_limit_period_ms": self.period_ms}
+
+
+def use_by_ms(windows: tuple[RateWindow, ...]) -> int:
+    """How long after its moment a grant may still be sent, in ms."""
+    shortest_ms = min(window.period_ms for window in windows)
+    return min(USE_BY_MS_MAX, max(USE_BY_MS_MIN, shortest_ms // USE_BY_FRACTION))
+
+
+def transit_ms(windows: tuple[RateWindow, ...]) -> int:
+    """How long a request may be on its way and still arrive inside what was charged, in ms."""
+    shortest_ms = min(window.period_ms for window in windows)
+    return min(TRANSIT_MS_MAX, max(TRANSIT_MS_MIN, shortest_ms // TRANSIT_FRACTION))
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """One answer of the limiter.
+
+    `granted` weight may be sent from `reply + at_ms - clock_ms` on and not after `asked + at_ms - clock_ms + use_by_ms`, both
+    on the asker's monotonic clock. With nothing granted, asking again before `at_ms` (server's clock) cannot succeed.
+    """
+
+    reservation_id: str
+    granted: int
+    at_ms: int
+    clock_ms: int
+    use_by_ms: int
+    used: int  # weight live in the main window after this booking
+    asked_monotonic: float
+    replied_monotonic: float
+
+    @property
+    def wait_ms(self) -> int:
+        """From the server's decision until the grant may be used, or until asking again makes sense."""
+        return max(0, self.at_ms - self.clock_ms)
+
+    @property
+    def send_from_monotonic(self) -> float:
+        """No request before this moment."""
+        return self.replied_monotonic + self.wait_ms / 1000
+
+    @property
+    def send_until_monotonic(self) -> float:
+        """No request after this moment; what is left then is thrown away."""
+        return self.asked_monotonic + (self.wait_ms + self.use_by_ms) / 1000
+
+    def is_late(self) -> bool:
+        """Whether the grant may no longer be used."""
+        return time.monotonic() > self.send_until_monotonic

@@ -1,0 +1,89 @@
+"""What to ask of the exchange next, and how far the cursor may move for an answer. All times are UTC ms, ranges half open."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from shared.domain.timeframes import Timeframe
+
+# While the newest candle is missing, ask again when it is this much older, so that a series without trades is not asked
+# every second and a late one is still had soon.
+PENDING_RETRY_FACTOR: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """[start_ms, end_ms) to be asked of the exchange; from `new_ms` on it has not been asked before."""
+
+    start_ms: int
+    new_ms: int
+    end_ms: int
+
+
+def plan_window(
+    timeframe: Timeframe, *, first_ms: int, cursor_ms: int | None, end_ms: int | None, overlap: int, now_ms: int
+) -> Window | None:
+    """The next window: from the cursor, with `overlap` candles read again, to the last closed one. None: nothing is due.
+
+    `first_ms` is the job's start (not below it, also by overlap), `end_ms` its end or None.
+    """
+    new_ms = timeframe.ceil(first_ms) if cursor_ms is None else timeframe.shift(cursor_ms, 1)
+    closed_end_ms = timeframe.closed_end(now_ms)
+    window_end_ms = closed_end_ms if end_ms is None else min(closed_end_ms, timeframe.ceil(end_ms))
+    if new_ms >= window_end_ms:
+        return None
+    start_ms = max(timeframe.ceil(first_ms), timeframe.shift(new_ms, -overlap))
+    return Window(start_ms, new_ms, window_end_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """Where the cursor stands after a page (None: not moved yet) and whether the newest intervals are still waited for."""
+
+    cursor_ms: int | None
+    is_pending: bool
+    is_caught_up: bool
+
+
+def decide_advance(
+    timeframe: Timeframe,
+    window: Window,
+    *,
+    cursor_ms: int | None,
+    last_candle_ms: int | None,
+    covered_end_ms: int,
+    now_ms: int,
+    grace_ms: int,
+) -> Advance:
+    """Move the cursor past what the answer covers.
+
+    An interval without a candle that closed less than `grace_ms` ago is not passed, unless a later candle is there: the
+    exchange may yet publish it. An older one is, or a quiet market would be asked for the same for ever. `now_ms` is the
+    earlier of the database's and the exchange's clock.
+    """
+    settled_end_ms = min(covered_end_ms, timeframe.closed_end(max(0, now_ms - grace_ms)))
+    passed_end_ms = max(settled_end_ms, window.new_ms)
+    if last_candle_ms is not None:
+        passed_end_ms = max(passed_end_ms, timeframe.close(last_candle_ms))
+    closed_end_ms = min(window.end_ms, timeframe.closed_end(now_ms))
+    passed_end_ms = min(passed_end_ms, max(closed_end_ms, window.new_ms))
+    moved_ms = timeframe.shift(passed_end_ms, -1) if passed_end_ms > window.new_ms else cursor_ms
+    is_asked_to_end = covered_end_ms >= closed_end_ms
+    return Advance(
+        cursor_ms=moved_ms,
+        is_pending=is_asked_to_end and passed_end_ms < closed_end_ms,
+        is_caught_up=is_asked_to_end,
+    )
+
+
+def plan_next_run_ms(timeframe: Timeframe, *, is_pending: bool, now_ms: int, settle_delay_ms: int) -> int:
+    """When a job that is caught up runs again: after the next close plus the settle delay.
+
+    While the newest candle is still waited for: when its age has grown by PENDING_RETRY_FACTOR, if that comes first.
+    """
+    next_close_ms = timeframe.close(timeframe.floor(now_ms))
+    next_run_ms = next_close_ms + settle_delay_ms
+    if is_pending:
+        waited_for_ms = timeframe.closed_end(now_ms)
+        age_ms = max(now_ms - waited_for_ms, settle_delay_ms, 500)
+        next_run_ms = min(next_run_ms, waited_for_ms + PENDING_RETRY_FACTOR * age_ms)
+    return next_run_ms

@@ -1,0 +1,1 @@
+"""What leaves the house besides requests to exchanges."""

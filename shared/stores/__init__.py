@@ -1,0 +1,1 @@
+"""One module per collection: its name, documents, indexes and queries."""

@@ -1,0 +1,151 @@
+"""`candles_{exchange}_{symbol}_{timeframe}`: a collection a series, clustered on `_id` = open time, raw and enriched together.
+
+Clustered means that the candles lie in the order of their times, in one B-tree instead of two; zstd halves them again.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from pymongo import ASCENDING, DESCENDING, ReplaceOne
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.errors import CollectionInvalid
+
+from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
+from shared.domain.jobs import symbol_slug, to_datetime, to_ms
+from shared.stores.candle_documents import INDICATORS_FIELD, encode_candles
+from shared.stores.database import Database, Document
+
+NAMESPACE_EXISTS: Final = 48
+# One batch for a whole tail: 16 MiB of reply hold over 100,000 candles.
+READ_BATCH: Final = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Names one series of candles."""
+
+    exchange: str
+    symbol: str
+    timeframe: str
+
+    @property
+    def collection_name(self) -> str:
+        """Where it is stored."""
+        return f"candles_{self.exchange}_{symbol_slug(self.symbol)}_{self.timeframe}"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCandles:
+    """Candles as read back, with some of their indicator columns (NaN where a document has no value)."""
+
+    candles: CandleBatch
+    values: Mapping[str, FloatArray]
+
+
+class CandleStore:
+    """Reads and writes of candles, all under their natural key."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._ensured: set[Series] = set()
+
+    def _collection(self, series: Series) -> "Collection[Document]":
+        return self._database.candles_collection(series.exchange, series.collection_name)
+
+    def ensure_collection(self, series: Series) -> None:
+        """Make the collection if it is not there; asked of the server once an instance."""
+        if series in self._ensured:
+            return
+        collection = self._collection(series)
+        try:
+            collection.database.create_collection(
+                collection.name,
+                check_exists=False,
+                clusteredIndex={"key": {"_id": 1}, "unique": True},
+                storageEngine={"wiredTiger": {"configString": "block_compressor=zstd"}},
+            )
+        except CollectionInvalid:
+            pass
+        except Exception as exc:
+            if getattr(exc, "code", None) != NAMESPACE_EXISTS:
+                raise
+        self._ensured.add(series)
+
+    def read_tail(self, series: Series, before_ms: int, count: int, fields: Sequence[str]) -> StoredCandles:
+        """The last `count` candles that open before `before_ms`, ascending."""
+        found = (
+            self._collection(series)
+            .find({"_id": {"$lt": to_datetime(before_ms)}}, _projection(fields), batch_size=READ_BATCH)
+            .sort("_id", DESCENDING)
+            .limit(count)
+        )
+        return _to_columns(list(found)[::-1], fields)
+
+    def read_range(self, series: Series, start_ms: int, end_ms: int, fields: Sequence[str], limit: int = 0) -> StoredCandles:
+        """Candles with start_ms <= open time < end_ms, ascending; at most `limit` if it is not 0."""
+        found = (
+            self._collection(series)
+            .find(_between(start_ms, end_ms), _projection(fields), batch_size=READ_BATCH)
+            .sort("_id", ASCENDING)
+            .limit(limit)
+        )
+        return _to_columns(list(found), fields)
+
+    def iterate_documents(self, series: Series, start_ms: int, end_ms: int, limit: int) -> Iterator[Document]:
+        """The documents as they are stored, ascending."""
+        yield from self._collection(series).find(_between(start_ms, end_ms)).sort("_id", ASCENDING).limit(limit)
+
+    def insert(self, series: Series, candles: CandleBatch, values: Mapping[str, FloatArray], session: ClientSession) -> None:
+        """Store new candles.
+
+        Raises:
+            pymongo.errors.BulkWriteError: one is there already (see database.is_duplicate_key); nothing is stored then.
+        """
+        if len(candles):
+            self._collection(series).insert_many(encode_candles(candles, values), ordered=True, session=session)
+
+    def replace(self, series: Series, candles: CandleBatch, values: Mapping[str, FloatArray], session: ClientSession) -> None:
+        """Store candles in place of what stands under their times."""
+        if not len(candles):
+            return
+        documents = encode_candles(candles, values)
+        self._collection(series).bulk_write(
+            [
+                ReplaceOne({"_id": to_datetime(int(open_ms))}, document, upsert=True)
+                for open_ms, document in zip(candles.open_ms, documents, strict=True)
+            ],
+            session=session,
+        )
+
+    def count_estimated(self, series: Series) -> int:
+        """How many candles the series has, from the collection's metadata."""
+        return self._collection(series).estimated_document_count()
+
+    def drop(self, series: Series) -> None:
+        """Remove the whole series."""
+        self._collection(series).drop()
+        self._ensured.discard(series)
+
+
+def _between(start_ms: int, end_ms: int) -> Document:
+    return {"_id": {"$gte": to_datetime(start_ms), "$lt": to_datetime(end_ms)}}
+
+
+def _projection(fields: Sequence[str]) -> Document:
+    return {**dict.fromkeys(PRICE_COLUMNS, 1), **{f"{INDICATORS_FIELD}.{field}": 1 for field in fields}}
+
+
+def _to_columns(documents: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> StoredCandles:
+    candles = CandleBatch(
+        np.array([to_ms(document["_id"]) for document in documents], np.int64),
+        *(np.array([document[name] for document in documents], np.float64) for name in PRICE_COLUMNS),
+    )
+    absent: Document = {}
+    values = {
+        field: np.array([document.get(INDICATORS_FIELD, absent).get(field, np.nan) for document in documents], np.float64)
+        for field in fields
+    }
+    return StoredCandles(candles, values)

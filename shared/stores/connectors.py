@@ -1,0 +1,105 @@
+"""`connectors`: one document per public exchange as configured here; the limiter keeps its state in the same document."""
+
+from typing import Any, Final
+
+from pymongo import ASCENDING, ReturnDocument
+from pymongo.client_session import ClientSession
+from pymongo.errors import DuplicateKeyError
+
+from shared.domain.connectors import Connector
+from shared.errors import Conflict, NotFound, PreconditionFailed
+from shared.stores.database import Database, Document
+
+COLLECTION: Final = "connectors"
+# What the limiter keeps for itself; not part of what users see or of the audit log.
+_INTERNAL: Final[Document] = {"limiter": 0, "scratch": 0}
+LIST_MAX: Final = 500
+
+
+class ConnectorStore:
+    """Queries and edits of connectors. Documents handed out are without the limiter's own state."""
+
+    def __init__(self, database: Database) -> None:
+        self._collection = database.collection(COLLECTION)
+
+    def ensure_indexes(self) -> None:
+        """Listing goes by id; nothing else needs an index on a collection of tens."""
+        self._collection.create_index([("exchange", ASCENDING)])
+
+    def insert(self, document: Document, session: ClientSession) -> None:
+        """A new connector.
+
+        Raises:
+            Conflict: the id is taken.
+        """
+        try:
+            self._collection.insert_one(document, session=session)
+        except DuplicateKeyError as exc:
+            raise Conflict(f"connector {document['_id']} exists already") from exc
+
+    def find(self, connector_id: str, session: ClientSession | None = None) -> Document | None:
+        """The document, or None."""
+        return self._collection.find_one({"_id": connector_id}, _INTERNAL, session=session)
+
+    def get(self, connector_id: str, session: ClientSession | None = None) -> Document:
+        """The document.
+
+        Raises:
+            NotFound: no such connector.
+        """
+        document = self.find(connector_id, session)
+        if document is None:
+            raise NotFound(f"connector {connector_id} does not exist")
+        return document
+
+    def get_connector(self, connector_id: str) -> Connector:
+        """The connector as a run needs it. Raises NotFound."""
+        return Connector.from_document(self.get(connector_id))
+
+    def list_(self, after_id: str = "", limit: int = LIST_MAX) -> list[Document]:
+        """Connectors in order of id, those after `after_id`."""
+        return list(self._collection.find({"_id": {"$gt": after_id}}, _INTERNAL).sort("_id", ASCENDING).limit(limit))
+
+    def list_runnable(self) -> list[Document]:
+        """All active connectors, with what a tick needs to know of their limits."""
+        fields = {
+            "exchange": 1,
+            "rate_limit": 1,
+            "rate_limit_period_ms": 1,
+            "extra_rate_limits": 1,
+            "blocked_until": 1,
+            "limiter.last_at_ms": 1,
+            "limiter.logs": 1,
+        }
+        return list(self._collection.find({"status": "active"}, fields).sort("_id", ASCENDING).limit(LIST_MAX))
+
+    def update(self, connector_id: str, revision: int | None, changes: Document, session: ClientSession) -> Document:
+        """Set fields under an expected revision (None: whatever it is); returns the new document.
+
+        Raises:
+            NotFound: no such connector.
+            PreconditionFailed: it has another revision.
+        """
+        condition: dict[str, Any] = {"_id": connector_id}
+        if revision is not None:
+            condition["revision"] = revision
+        document = self._collection.find_one_and_update(
+            condition,
+            {"$set": changes, "$inc": {"revision": 1}, "$currentDate": {"updated_at": True}},
+            projection=_INTERNAL,
+            return_document=ReturnDocument.AFTER,
+            session=session,
+        )
+        if document is None:
+            self.get(connector_id, session)
+            raise PreconditionFailed(f"connector {connector_id} was changed by somebody else; read it again")
+        return document
+
+    def delete(self, connector_id: str, revision: int | None, session: ClientSession) -> None:
+        """Remove it. Raises NotFound and PreconditionFailed like `update`."""
+        condition: dict[str, Any] = {"_id": connector_id}
+        if revision is not None:
+            condition["revision"] = revision
+        if self._collection.delete_one(condition, session=session).deleted_count == 0:
+            self.get(connector_id, session)
+            raise PreconditionFailed(f"connector {connector_id} was changed by somebody else; read it again")

@@ -1,0 +1,198 @@
+"""The way to MongoDB: one client per instance, transactions, and the one place where pymongo's errors become ours."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+from bson.codec_options import CodecOptions
+from pymongo import MongoClient, WriteConcern
+from pymongo.client_session import ClientSession
+from pymongo.collection import Collection
+from pymongo.errors import (
+    ConfigurationError as DriverConfigurationError,
+)
+from pymongo.errors import (
+    ConnectionFailure,
+    ExecutionTimeout,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+    WTimeoutError,
+)
+
+from shared.errors import ConfigurationError, StorageUnavailable
+from shared.settings import Settings
+
+Document = dict[str, Any]
+
+OLDEST_VERSION: Final = (6, 0)
+# A claim, a page or a reservation is a few milliseconds' work; what takes this long will not be useful any more.
+OPERATION_TIMEOUT_MS: Final = 10_000
+SERVER_SELECTION_TIMEOUT_MS: Final = 5_000
+CONNECTION_IDLE_MS: Final = 90_000
+POOL_WAIT_MS: Final = 5_000
+TRANSACTION_TRIES_MAX: Final = 5
+COMMIT_TRIES_MAX: Final = 3
+
+DUPLICATE_KEY: Final = 11000
+# Codes that mean "not now": failover, shutdown, overload (462 from 8.2 on), lock and write conflicts.
+TRANSIENT_CODES: Final = frozenset(
+    {6, 7, 24, 50, 89, 91, 112, 133, 189, 251, 262, 462, 9001, 10107, 11600, 11602, 13435, 13436}
+)
+AUTHENTICATION_CODES: Final = frozenset({13, 18, 8000})
+
+T = TypeVar("T")
+
+
+@contextmanager
+def storage_errors() -> Iterator[None]:
+    """Inside the block pymongo's errors come out as StorageUnavailable or ConfigurationError.
+
+    What is left (a duplicate key that nobody expected, a bad pipeline) is a fault of ours and passes through as it is.
+    """
+    try:
+        yield
+    except (InvalidURI, DriverConfigurationError) as exc:
+        raise ConfigurationError(f"MONGODB_URI: {exc}") from exc
+    except (ConnectionFailure, ExecutionTimeout, WTimeoutError) as exc:
+        raise StorageUnavailable(f"MongoDB did not answer: {_brief(exc)}") from exc
+    except OperationFailure as exc:
+        if exc.code in AUTHENTICATION_CODES:
+            raise ConfigurationError(f"MONGODB_URI: MongoDB refused the user: {_brief(exc)}") from exc
+        if exc.timeout or exc.code in TRANSIENT_CODES or exc.has_error_label("TransientTransactionError"):
+            raise StorageUnavailable(f"MongoDB could not do it now: {_brief(exc)}") from exc
+        raise
+    except PyMongoError as exc:
+        if exc.timeout:
+            raise StorageUnavailable(f"MongoDB did not answer in time: {_brief(exc)}") from exc
+        raise
+
+
+def is_duplicate_key(exc: PyMongoError) -> bool:
+    """Whether a write failed only because its key is there already (also inside a bulk write)."""
+    if getattr(exc, "code", None) == DUPLICATE_KEY:
+        return True
+    details = getattr(exc, "details", None) or {}
+    errors = details.get("writeErrors", ())
+    return bool(errors) and all(error.get("code") == DUPLICATE_KEY for error in errors)
+
+
+class Database:
+    """The platform's database and the candles' databases on one client. Dates come back as aware UTC datetimes."""
+
+    def __init__(self, client: "MongoClient[Document]", settings: Settings) -> None:
+        self.client = client
+        self._settings = settings
+        self._options: CodecOptions[Document] = CodecOptions(tz_aware=True)
+
+    @classmethod
+    def connect(cls, settings: Settings) -> "Database":
+        """Make the client; it connects at the first operation.
+
+        Raises:
+            ConfigurationError: `MONGODB_URI` is missing or malformed.
+        """
+        uri = settings.mongodb_uri.get_secret_value()
+        if not uri:
+            raise ConfigurationError(
+                "MONGODB_URI is not set; it names the replica set, like mongodb://host:27017/?replicaSet=rs0"
+            )
+        with storage_errors():
+            client: MongoClient[Document] = MongoClient(
+                uri,
+                appname="chandler",
+                tz_aware=True,
+                retryWrites=True,
+                w="majority",
+                maxPoolSize=settings.mongodb_pool_size,
+                minPoolSize=0,
+                maxIdleTimeMS=CONNECTION_IDLE_MS,
+                waitQueueTimeoutMS=POOL_WAIT_MS,
+                serverSelectionTimeoutMS=SERVER_SELECTION_TIMEOUT_MS,
+                timeoutMS=OPERATION_TIMEOUT_MS,
+                connect=False,
+            )
+        return cls(client, settings)
+
+    def check(self) -> None:
+        """Refuse what the platform cannot be right on.
+
+        Raises:
+            ConfigurationError: a standalone mongod (no retryable writes, no transactions) or a version before 6.0.
+        """
+        with storage_errors():
+            hello = self.client.admin.command("hello")
+            version = self.client.admin.command("buildInfo")["versionArray"]
+        if "setName" not in hello and hello.get("msg") != "isdbgrid":
+            raise ConfigurationError(
+                "MONGODB_URI: this mongod is a standalone, which has no transactions and no retryable writes. Start it with "
+                "`--replSet rs0` and run `rs.initiate()` once in mongosh; a replica set of one member is enough."
+            )
+        if tuple(version[:2]) < OLDEST_VERSION:
+            found = ".".join(str(part) for part in version[:3])
+            raise ConfigurationError(f"MONGODB_URI: MongoDB {found} is too old; Chandler needs 6.0 or newer.")
+
+    def collection(self, name: str) -> "Collection[Document]":
+        """A collection of the platform's database."""
+        return self.client.get_database(self._settings.database, codec_options=self._options)[name]
+
+    def candles_collection(self, exchange: str, name: str) -> "Collection[Document]":
+        """A collection of the database that holds this exchange's candles."""
+        return self.client.get_database(self._settings.candles_database_of(exchange), codec_options=self._options)[name]
+
+    def server_now_ms(self) -> int:
+        """The primary's clock, UTC ms."""
+        with storage_errors():
+            at = self.client.admin.command("hello")["localTime"]
+        return int(at.timestamp() * 1000)
+
+    def transact(self, work: Callable[["ClientSession"], T]) -> T:
+        """Run `work` in one transaction, all of it or nothing, majority committed.
+
+        `work` may run several times, so it must not have effects besides its writes. Tried again a bounded number of times on
+        what the server calls transient; a commit whose outcome is unknown is sent again, which is safe.
+
+        Raises:
+            StorageUnavailable: it did not commit, or it is not known whether it did.
+        """
+        with storage_errors(), self.client.start_session() as session:
+            for attempt in range(1, TRANSACTION_TRIES_MAX + 1):
+                session.start_transaction(write_concern=WriteConcern("majority"))
+                try:
+                    result = work(session)
+                    _commit(session)
+                except PyMongoError as exc:
+                    _abort(session)
+                    if exc.has_error_label("TransientTransactionError") and attempt < TRANSACTION_TRIES_MAX:
+                        continue
+                    raise
+                except BaseException:
+                    _abort(session)
+                    raise
+                return result
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.client.close()
+
+
+def _commit(session: "ClientSession") -> None:
+    for attempt in range(1, COMMIT_TRIES_MAX + 1):
+        try:
+            session.commit_transaction()
+        except PyMongoError as exc:
+            if exc.has_error_label("UnknownTransactionCommitResult") and attempt < COMMIT_TRIES_MAX:
+                continue
+            raise
+        return
+
+
+def _abort(session: "ClientSession") -> None:
+    if session.in_transaction:
+        session.abort_transaction()
+
+
+def _brief(exc: PyMongoError) -> str:
+    """The first line of a driver's message, which else repeats the whole topology."""
+    return str(exc).split(", full error")[0].split("(configured timeouts")[0][:300]

@@ -1,0 +1,1 @@
+"""One file a verb phrase: the story of one operation from top to bottom."""

@@ -1,0 +1,215 @@
+"""Fetch the pages of one run: plan a window, reserve its weight, ask the exchange, decide how far the cursor may move."""
+
+import random
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+from shared.deadline import Deadline, ServerClock
+from shared.domain.connectors import Connector
+from shared.domain.jobs import Job
+from shared.domain.rates import Reservation, transit_ms, use_by_ms
+from shared.domain.windows import Advance, Window, decide_advance, plan_window
+from shared.errors import ExchangeThrottled, PlatformError, Retry
+from shared.exchanges.client import ExchangeClient, FetchedPage
+from shared.stores.rate_limits import RateLimitStore
+from shared.telemetry import event
+
+FETCH_TRIES_MAX: Final = 3
+RETRY_BASE_MS: Final = 250
+RETRY_CAP_MS: Final = 2_000
+# A page is only begun with this much time left: one slow request and one transaction fit into it.
+PAGE_RESERVE_MS: Final = 20_000
+# A grant that came too late to be used is thrown away and asked for again this often, then the job is given back.
+LATE_GRANTS_MAX: Final = 3
+# Until a page has been timed.
+PAGE_MS_GUESS: Final = 150
+# What the exchange counts more than we do is only worth a write if it is this share of the limit.
+FOREIGN_USAGE_SHARE: Final = 0.02
+
+
+@dataclass(slots=True)
+class FetchTotals:
+    """What the run has spent so far."""
+
+    requests: int = 0
+    weight: int = 0
+    wait_ms: int = 0
+    retries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One answer, and where the cursor goes once it is stored."""
+
+    window: Window
+    fetched: FetchedPage
+    advance: Advance
+    now_ms: int  # the earlier of the database's and the exchange's clock
+    exchange_behind_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class NothingDue:
+    """No closed interval after the cursor."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoRoom:
+    """The limit has no room before `at_ms` (the server's clock)."""
+
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class TimeIsUp:
+    """The deadline is too near to begin another page."""
+
+
+Step = Page | NothingDue | NoRoom | TimeIsUp
+
+
+@dataclass(slots=True)
+class PageFetcher:
+    """The pages of one job, one after the other. `next_page` may run in another thread, but never in two at once."""
+
+    job: Job
+    connector: Connector
+    client: ExchangeClient
+    limits: RateLimitStore
+    clock: ServerClock
+    deadline: Deadline
+    wait_ms_max: int
+    rng: random.Random
+    totals: FetchTotals = field(default_factory=FetchTotals)
+    _cursor_ms: int | None = None
+    _overlap: int = 0
+    _reservation: Reservation | None = None
+    _left: int = 0
+    _page_ms: float = PAGE_MS_GUESS
+    _exchange_behind_ms: int = 0
+
+    def __post_init__(self) -> None:
+        self._cursor_ms = self.job.cursor_ms
+        self._overlap = self.job.overlap
+
+    def next_page(self) -> Step:
+        """The next page, or why there is none.
+
+        Raises:
+            ExchangeError: after FETCH_TRIES_MAX tries, or at once where trying again cannot help. A refusal for speed has
+                blocked the connector by then.
+            StorageUnavailable: no limiter, no request.
+        """
+        job = self.job
+        now_ms = self.clock.now_ms() - self._exchange_behind_ms
+        window = plan_window(
+            job.timeframe,
+            first_ms=job.start_ms,
+            cursor_ms=self._cursor_ms,
+            end_ms=job.end_ms,
+            overlap=self._overlap,
+            now_ms=now_ms,
+        )
+        if window is None:
+            return NothingDue()
+        fetched = self._fetch(window)
+        if not isinstance(fetched, FetchedPage):
+            return fetched
+        now_ms = self.clock.now_ms()
+        if fetched.exchange_now_ms is not None and fetched.exchange_now_ms < now_ms:
+            self._exchange_behind_ms = now_ms - fetched.exchange_now_ms
+            now_ms = fetched.exchange_now_ms
+        candles = fetched.candles
+        advance = decide_advance(
+            job.timeframe,
+            window,
+            cursor_ms=self._cursor_ms,
+            last_candle_ms=int(candles.open_ms[-1]) if len(candles) else None,
+            covered_end_ms=fetched.covered_end_ms,
+            now_ms=now_ms,
+            grace_ms=self.connector.publish_grace_ms,
+        )
+        if advance.cursor_ms == self._cursor_ms and not advance.is_caught_up:
+            # Nothing would be different the next time in this run: leave it to the next one.
+            advance = Advance(advance.cursor_ms, is_pending=True, is_caught_up=True)
+        self._cursor_ms = advance.cursor_ms
+        self._overlap = 0
+        return Page(window, fetched, advance, now_ms, self._exchange_behind_ms)
+
+    def _fetch(self, window: Window) -> "FetchedPage | NoRoom | TimeIsUp":
+        for attempt in range(1, FETCH_TRIES_MAX + 1):
+            if self.deadline.remaining_ms() < PAGE_RESERVE_MS:
+                return TimeIsUp()
+            refused = self._acquire(window)
+            if refused is not None:
+                return refused
+            began = time.monotonic()
+            try:
+                fetched = self._send(window)
+            except ExchangeThrottled as exc:
+                self.limits.block(self.connector.connector_id, exc.wait_ms, exc.message)
+                raise
+            except PlatformError as exc:
+                if exc.retry is not Retry.LATER or attempt == FETCH_TRIES_MAX:
+                    raise
+                self.totals.retries += 1
+                pause_ms = self.rng.randint(0, min(RETRY_CAP_MS, RETRY_BASE_MS * 2**attempt))
+                event("fetch_retried", "WARNING", error=exc.code, detail=exc.message, attempt=attempt, pause_ms=pause_ms)
+                time.sleep(pause_ms / 1000)
+                continue
+            self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * 1000
+            self._note_usage(fetched)
+            return fetched
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    def _send(self, window: Window) -> FetchedPage:
+        self.totals.requests += 1
+        self.totals.weight += self.client.weight()
+        return self.client.fetch_ohlcv(self.job.symbol, self.job.timeframe.name, window.start_ms, window.end_ms)
+
+    def _acquire(self, window: Window) -> "NoRoom | TimeIsUp | None":
+        """Hold weight for one request, waiting for its moment if that is near. None: go."""
+        weight = self.client.weight()
+        for _ in range(LATE_GRANTS_MAX):
+            if self._reservation is None or self._left < weight or self._reservation.is_late():
+                self._reservation = self._reserve(weight, window)
+                self._left = self._reservation.granted
+            reservation = self._reservation
+            if self._left < weight:
+                return NoRoom(reservation.at_ms)
+            pause_s = reservation.send_from_monotonic - time.monotonic()
+            if pause_s > 0:
+                self.totals.wait_ms += int(pause_s * 1000)
+                time.sleep(pause_s)
+            if not reservation.is_late():
+                self._left -= weight
+                return None
+            event("grant_came_late", "WARNING", granted=reservation.granted)
+        return NoRoom(self.clock.now_ms())
+
+    def _reserve(self, weight: int, window: Window) -> Reservation:
+        """As much as the pages that are left can use before the grant's use-by."""
+        windows = self.connector.windows
+        use_by = use_by_ms(windows)
+        rest = self.job.timeframe.count(window.start_ms, window.end_ms)
+        pages_left = -(-rest // self.client.spec.candles.page_limit)
+        pages_in_time = max(1, int(use_by / max(1.0, self._page_ms)))
+        return self.limits.reserve(
+            self.connector.connector_id,
+            need=weight,
+            want=weight * max(1, min(pages_left, pages_in_time)),
+            wait_ms_max=self.wait_ms_max,
+            use_by_ms=use_by,
+            transit_ms=transit_ms(windows),
+        )
+
+    def _note_usage(self, fetched: FetchedPage) -> None:
+        """Others use the same address or key: what the exchange counts beyond our own count is charged too."""
+        if self._reservation is None:
+            return
+        for period_ms, used in fetched.usage:
+            limit = next((window.limit for window in self.connector.windows if window.period_ms == period_ms), None)
+            if limit is not None and used > self._reservation.used + limit * FOREIGN_USAGE_SHARE:
+                charge_ms = use_by_ms(self.connector.windows) + transit_ms(self.connector.windows)
+                self.limits.record_usage(self.connector.connector_id, period_ms, used, charge_ms)

@@ -1,0 +1,48 @@
+"""Send the alerts that nobody has sent yet: a log line of severity ERROR each, and a POST to the webhook."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from shared.senders.alert_posts import AlertPosts
+from shared.stores.alerts import AlertStore
+from shared.telemetry import event
+
+ALERTS_PER_CALL_MAX: Final = 50
+# A sender that died with the alert in hand is followed by another after this; a dead webhook is tried this often.
+RETRY_MS: Final = 60_000
+TRIES_MAX: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSender:
+    """Called by the worker whose run failed for good, and by every tick for what was left behind."""
+
+    alerts: AlertStore
+    posts: AlertPosts
+
+    def send_pending(self) -> int:
+        """Send what is open and unsent; returns how many."""
+        sent = 0
+        for _ in range(ALERTS_PER_CALL_MAX):
+            alert = self.alerts.take_unsent(RETRY_MS, TRIES_MAX)
+            if alert is None:
+                break
+            if alert["tries"] == 1:
+                event("alert", "ERROR", message=alert["title"], alert_id=str(alert["_id"]), subject=alert["subject"])
+            facts = {**alert["facts"], "subject": alert["subject"], "opened_at": alert["opened_at"].isoformat()}
+            problem = self.posts.post(alert["title"], _plain(facts))
+            if problem is None:
+                self.alerts.mark_sent(alert)
+                sent += 1
+            else:
+                event("alert_not_sent", "WARNING", subject=alert["subject"], problem=problem, tries=alert["tries"])
+        return sent
+
+
+def _plain(value: object) -> dict[str, object]:
+    """Facts as JSON can carry them."""
+    assert isinstance(value, dict)
+    return {
+        name: _plain(inner) if isinstance(inner, dict) else inner if isinstance(inner, str | int | float | None) else str(inner)
+        for name, inner in value.items()
+    }

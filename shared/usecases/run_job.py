@@ -1,0 +1,371 @@
+"""Run one job: claim in hand, fetch its pages within the limit, store them enriched, and say when it runs next."""
+
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import Final
+
+from pymongo.client_session import ClientSession
+
+from shared.deadline import Deadline, ServerClock
+from shared.domain.connectors import Connector, ConnectorStatus
+from shared.domain.indicators import ENGINE_VERSION, indicators_hash, resolve_indicators
+from shared.domain.jobs import Job, JobKind, RunOutcome, plan_backoff_ms, run_id_of, to_datetime, to_ms
+from shared.domain.windows import plan_next_run_ms
+from shared.errors import (
+    ConfigurationError,
+    ExchangeError,
+    ExchangeThrottled,
+    InvalidRequest,
+    NotFound,
+    PlatformError,
+    Retry,
+    StorageUnavailable,
+)
+from shared.exchanges.client import ExchangeClient
+from shared.stores.alerts import AlertStore
+from shared.stores.candles import CandleStore, Series
+from shared.stores.connectors import ConnectorStore
+from shared.stores.database import Database, Document, storage_errors
+from shared.stores.jobs import JobStore
+from shared.stores.rate_limits import RateLimitStore
+from shared.stores.runs import RunStore
+from shared.telemetry import bound, event
+from shared.usecases.fetch_pages import NoRoom, NothingDue, Page, PageFetcher, TimeIsUp
+from shared.usecases.store_pages import Change, PageWriter
+
+# An exchange clock this far behind the database's is a replay or a wrong clock; less is the second's resolution of its header.
+CLOCK_LAG_MS_MAX: Final = 5_000
+# A paused connector's jobs look again this much later; resuming the connector makes them due at once.
+PAUSED_CONNECTOR_MS: Final = 60_000
+
+LOGGED_FIELDS: Final = ("outcome", "pages", "requests", "candles", "revised", "error")
+
+OpenExchange = Callable[[Connector, Callable[[], int]], ExchangeClient]
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """What one run may take."""
+
+    lease_ms: int
+    pages_max: int
+    wait_ms_max: int
+    attempts_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What the worker answers: enough for a person to read in a log."""
+
+    run_id: str
+    outcome: RunOutcome
+    candles: int
+    requests: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a run ends and what that means for the job."""
+
+    outcome: RunOutcome
+    next_run_ms: int
+    attempt: int
+    status: str | None = None
+    error: PlatformError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRunner:
+    """The worker's use case. Holds the stores; one instance serves many runs at once."""
+
+    database: Database
+    connectors: ConnectorStore
+    jobs: JobStore
+    limits: RateLimitStore
+    candles: CandleStore
+    runs: RunStore
+    alerts: AlertStore
+    open_exchange: OpenExchange
+    run_limits: RunLimits
+    rng: random.Random
+
+    def run(self, job_id: str, fence: int, trigger: str, deadline: Deadline) -> RunResult:
+        """Run the claim to its end.
+
+        Raises:
+            LeaseLost: the claim is not ours (any more); nothing was written after that was known.
+            StorageUnavailable: MongoDB went away; the lease runs out and the job is claimed again.
+        """
+        with storage_errors(), bound(job_id=job_id, run_id=run_id_of(job_id, fence)):
+            document = self.jobs.begin(job_id, fence, run_id_of(job_id, fence), self.run_limits.lease_ms)
+            clock = ServerClock.stamped(to_ms(document["lock"]["started_at"]))
+            return _Run(self, document, fence, trigger, clock, deadline).run()
+
+
+class _Run:
+    """One run: the state that its steps share."""
+
+    def __init__(
+        self, runner: JobRunner, document: Document, fence: int, trigger: str, clock: ServerClock, deadline: Deadline
+    ) -> None:
+        self._runner = runner
+        self._document = document
+        self._job = Job.from_document(document)
+        self._fence = fence
+        self._trigger = trigger
+        self._clock = clock
+        self._deadline = deadline
+        self._cursor_ms = self._job.cursor_ms
+        self._fetcher: PageFetcher | None = None
+        self._writer: PageWriter | None = None
+        self._history_start_ms: int | None = None
+        self._pages = 0
+
+    def run(self) -> RunResult:
+        """Everything between the begin of the lease and its release."""
+        limits = self._runner.run_limits
+        try:
+            if self._job.attempt >= limits.attempts_max:
+                died = ConfigurationError(f"{self._job.attempt} attempts in a row failed, or their workers died")
+                return self._finish(Ending(RunOutcome.ERROR, self._clock.now_ms(), self._job.attempt, "error", died))
+            connector = self._runner.connectors.get_connector(self._job.connector_id)
+            if connector.status is ConnectorStatus.PAUSED:
+                return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms() + PAUSED_CONNECTOR_MS, self._job.attempt))
+            with storage_errors():
+                self._open(connector)
+                return self._follow(connector)
+        except ExchangeThrottled as exc:
+            return self._finish(Ending(RunOutcome.THROTTLED, self._clock.now_ms() + exc.wait_ms, self._job.attempt, error=exc))
+        except (ExchangeError, ConfigurationError, InvalidRequest, NotFound) as exc:
+            return self._finish(self._failure(exc))
+        except StorageUnavailable as exc:
+            # Perhaps it is back already; if not, the lease runs out by itself.
+            return self._finish(self._failure(exc))
+
+    def _open(self, connector: Connector) -> None:
+        runner, job = self._runner, self._job
+        specs = resolve_indicators(job.indicators)
+        series = Series(job.exchange, job.symbol, job.timeframe.name)
+        runner.candles.ensure_collection(series)
+        self._writer = PageWriter(
+            job, self._fence, specs, series, runner.database, runner.jobs, runner.candles, runner.run_limits.lease_ms
+        )
+        self._fetcher = PageFetcher(
+            job,
+            connector,
+            runner.open_exchange(connector, self._clock.now_ms),
+            runner.limits,
+            self._clock,
+            self._deadline.earlier(Deadline.after(runner.run_limits.lease_ms / 1000)),
+            runner.run_limits.wait_ms_max,
+            runner.rng,
+        )
+
+    def _follow(self, connector: Connector) -> RunResult:
+        """Pages until caught up, out of room or out of time; the next page is fetched while the one before is stored."""
+        assert self._fetcher is not None
+        assert self._writer is not None
+        fetcher, writer = self._fetcher, self._writer
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fetch") as ahead:
+            step = fetcher.next_page()
+            for page_number in range(1, self._runner.run_limits.pages_max + 1):
+                if not isinstance(step, Page):
+                    break
+                page = step
+                self._pages = page_number
+                candles, window = page.fetched.candles, page.window
+                is_last = page.advance.is_caught_up or page_number == self._runner.run_limits.pages_max
+                coming = None if is_last else ahead.submit(copy_context().run, fetcher.next_page)
+                change = writer.plan_change(candles, window.start_ms, window.new_ms)
+                self._cursor_ms = page.advance.cursor_ms
+                self._history_start_ms = self._history_start_ms or page.fetched.history_start_ms
+                if coming is None:
+                    return self._finish(self._ending_after(page, connector), change)
+                renewed = Deadline.after(self._runner.run_limits.lease_ms / 1000)
+                status = writer.store(change, self._cursor_ms)
+                fetcher.deadline = self._deadline.earlier(renewed)
+                self._log_page(page, change)
+                step = coming.result()
+                if status != "active":
+                    return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
+        return self._finish(self._ending_without_page(step, connector))
+
+    def _ending_after(self, page: Page, connector: Connector) -> Ending:
+        """The run ends with this page: caught up, or as many pages as one run may take."""
+        now_ms = self._clock.now_ms()
+        if not page.advance.is_caught_up:
+            return Ending(RunOutcome.MORE, now_ms, 0)
+        if self._is_done(page.advance.cursor_ms):
+            return Ending(RunOutcome.DONE, now_ms, 0, status="done")
+        behind_ms = page.exchange_behind_ms if page.exchange_behind_ms > CLOCK_LAG_MS_MAX else 0
+        next_run_ms = plan_next_run_ms(
+            self._job.timeframe,
+            is_pending=page.advance.is_pending,
+            now_ms=now_ms - behind_ms,
+            settle_delay_ms=connector.settle_delay_ms,
+        )
+        return Ending(RunOutcome.CAUGHT_UP, next_run_ms + behind_ms, 0)
+
+    def _ending_without_page(self, step: object, connector: Connector) -> Ending:
+        now_ms = self._clock.now_ms()
+        if isinstance(step, NoRoom):
+            return Ending(RunOutcome.WAITING, max(now_ms, step.at_ms), self._job.attempt)
+        if isinstance(step, NothingDue):
+            if self._is_done(self._cursor_ms):
+                return Ending(RunOutcome.DONE, now_ms, 0, status="done")
+            next_run_ms = plan_next_run_ms(
+                self._job.timeframe, is_pending=False, now_ms=now_ms, settle_delay_ms=connector.settle_delay_ms
+            )
+            return Ending(RunOutcome.CAUGHT_UP, next_run_ms, 0)
+        assert isinstance(step, TimeIsUp)
+        return Ending(RunOutcome.MORE, now_ms, self._job.attempt)
+
+    def _is_done(self, cursor_ms: int | None) -> bool:
+        """Whether a closed range has been asked for to its end."""
+        end_ms, timeframe = self._job.end_ms, self._job.timeframe
+        if end_ms is None or (cursor_ms is None and timeframe.count(self._job.start_ms, end_ms) > 0):
+            return False
+        return cursor_ms is None or timeframe.close(cursor_ms) >= timeframe.ceil(end_ms)
+
+    def _failure(self, exc: PlatformError) -> Ending:
+        attempt = self._job.attempt + 1
+        now_ms = self._clock.now_ms()
+        if exc.retry is Retry.NEVER or attempt >= self._runner.run_limits.attempts_max:
+            return Ending(RunOutcome.ERROR, now_ms, attempt, "error", exc)
+        return Ending(RunOutcome.FAILED, now_ms + plan_backoff_ms(attempt, self._runner.rng), attempt, error=exc)
+
+    def _finish(self, ending: Ending, change: Change | None = None) -> RunResult:
+        """The last transaction: a page if there is one, lease released, next run set, job_runs, an alert for a hard failure."""
+        change = change or Change.none()
+        if self._writer is None:
+            record = self._runner.database.transact(lambda session: self._write_ending(ending, change, session))
+        else:
+            record, _ = self._writer.transact(change, lambda session, change: self._write_ending(ending, change, session))
+        severity = {RunOutcome.FAILED: "WARNING", RunOutcome.ERROR: "ERROR"}.get(ending.outcome, "INFO")
+        event("run_ended", severity, **{name: record[name] for name in LOGGED_FIELDS})
+        return RunResult(record["_id"], ending.outcome, record["candles"], record["requests"])
+
+    def _write_ending(self, ending: Ending, change: Change, session: ClientSession) -> Document:
+        runner, job = self._runner, self._job
+        record = self._run_document(ending, change)
+        has_failed = ending.outcome in (RunOutcome.FAILED, RunOutcome.ERROR)
+        error = self._error_document(ending)
+        runner.jobs.finish(
+            job.job_id,
+            self._fence,
+            status=ending.status,
+            next_run_at=to_datetime(ending.next_run_ms),
+            attempt=ending.attempt,
+            last_error=error,
+            cursor=None if self._cursor_ms is None else to_datetime(self._cursor_ms),
+            added={
+                "runs": 1,
+                "requests": record["requests"],
+                "weight": record["weight"],
+                "candles": change.new_count,
+                "revisions": change.revised_count,
+                "failures": int(has_failed),
+            },
+            facts=self._facts(),
+            session=session,
+        )
+        if self._writer is not None and len(change.candles):
+            self._writer.write_candles(change, session)
+        runner.runs.append([*self._lost_runs(), record], session)
+        if ending.outcome is RunOutcome.ERROR:
+            runner.alerts.open_(
+                subject=f"jobs/{job.job_id}",
+                title=f"job {job.job_id} stopped: {error['message'] if error else 'unknown'}",
+                facts={"job_id": job.job_id, "error": error, "run_id": record["_id"]},
+                opened_at=record["finished_at"],
+                session=session,
+            )
+        return record
+
+    def _run_document(self, ending: Ending, change: Change) -> Document:
+        """What goes to `job_runs`. `change` is what the same transaction stores and `_writer.totals` does not count yet."""
+        stored = self._writer.totals if self._writer else None
+        spent = self._fetcher.totals if self._fetcher else None
+        lock = self._document["lock"]
+        first_ms = stored.first_ms if stored else None
+        last_ms = stored.last_ms if stored else None
+        if len(change.candles):
+            first_ms = int(change.candles.open_ms[0]) if first_ms is None else first_ms
+            last_ms = int(change.candles.open_ms[-1])
+        return {
+            "_id": lock["run_id"],
+            "job_id": self._job.job_id,
+            "connector_id": self._job.connector_id,
+            "trigger": self._trigger,
+            "holder": lock["holder"],
+            "fence": self._fence,
+            "scheduled_at": lock["scheduled_at"],
+            "claimed_at": lock["claimed_at"],
+            "started_at": lock["started_at"],
+            "finished_at": to_datetime(self._clock.now_ms()),
+            "outcome": ending.outcome.value,
+            "pages": self._pages,
+            "requests": spent.requests if spent else 0,
+            "weight": spent.weight if spent else 0,
+            "retries": spent.retries if spent else 0,
+            "wait_ms": spent.wait_ms if spent else 0,
+            "candles": (stored.stored if stored else 0) + change.new_count,
+            "revised": (stored.revised if stored else 0) + change.revised_count,
+            "first_candle_at": None if first_ms is None else to_datetime(first_ms),
+            "last_candle_at": None if last_ms is None else to_datetime(last_ms),
+            "cursor_before": self._document["cursor"]["last_ts"],
+            "cursor_after": None if self._cursor_ms is None else to_datetime(self._cursor_ms),
+            "enrichment_error": stored.enrichment_error if stored else None,
+            "error": self._error_document(ending),
+        }
+
+    def _error_document(self, ending: Ending) -> Document | None:
+        if ending.error is None:
+            return None
+        return {
+            "code": ending.error.code,
+            "message": ending.error.message[:1_000],
+            "at": to_datetime(self._clock.now_ms()),
+            "retry": ending.error.retry.value,
+        }
+
+    def _lost_runs(self) -> list[Document]:
+        """Runs of this job whose lease ran out: nobody else can write down that they were."""
+        return [
+            {
+                "_id": run_id_of(self._job.job_id, lost["fence"]),
+                "job_id": self._job.job_id,
+                "connector_id": self._job.connector_id,
+                "holder": lost["holder"],
+                "fence": lost["fence"],
+                "scheduled_at": lost["scheduled_at"],
+                "claimed_at": lost["claimed_at"],
+                "started_at": lost["started_at"] or lost["claimed_at"],
+                "finished_at": lost["expired_at"],
+                "outcome": (RunOutcome.LOST if lost["run_id"] else RunOutcome.NOT_STARTED).value,
+            }
+            for lost in self._document.get("abandoned", ())
+        ]
+
+    def _facts(self) -> Document:
+        """What the job keeps about its values and its series."""
+        facts: Document = {}
+        if self._writer is not None:
+            facts["indicators_engine"] = ENGINE_VERSION
+            facts["indicators_hash"] = indicators_hash(self._writer.specs)
+        if self._history_start_ms is not None and self._job.kind is JobKind.LIVE:
+            facts["history_start_at"] = to_datetime(self._history_start_ms)
+        return facts
+
+    def _log_page(self, page: Page, change: Change) -> None:
+        event(
+            "page_stored",
+            "DEBUG",
+            candles_count=change.new_count,
+            revised_count=change.revised_count,
+            start_ms=page.window.start_ms,
+            cursor_ms=self._cursor_ms,
+        )

@@ -1,0 +1,175 @@
+"""The one composition root: settings -> a Platform with everything wired, made once an instance, each part at first use.
+
+Functions take from it what they need. Nothing else in the house builds stores, clients or use cases.
+"""
+
+import os
+import random
+import socket
+from collections.abc import Callable
+from functools import cached_property
+
+import requests
+
+from shared.domain.connectors import Connector
+from shared.exchanges.catalog import load_spec
+from shared.exchanges.client import ExchangeClient, open_session
+from shared.senders.alert_posts import AlertPosts
+from shared.senders.worker_calls import MetadataTokens, WorkerCalls
+from shared.settings import Settings
+from shared.stores.alerts import AlertStore
+from shared.stores.audit_log import AuditLog
+from shared.stores.candles import CandleStore
+from shared.stores.connectors import ConnectorStore
+from shared.stores.database import Database, storage_errors
+from shared.stores.jobs import JobStore
+from shared.stores.rate_limits import RateLimitStore
+from shared.stores.runs import RunStore
+from shared.usecases.authorize import IdentityTokens, UserTokens
+from shared.usecases.dispatch_due_jobs import Dispatcher, TickLimits
+from shared.usecases.raise_alerts import AlertSender
+from shared.usecases.run_job import JobRunner, RunLimits
+
+# One slow answer has to fit into the reserve that a run keeps (usecases/fetch_pages.py).
+EXCHANGE_TIMEOUT_S = (3.05, 5.0)
+
+
+class Platform:
+    """Everything one instance works with."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.holder = f"{settings.revision}@{socket.gethostname()}:{os.getpid()}"
+
+    @cached_property
+    def database(self) -> Database:
+        """Connected lazily, checked at once: no function works on a server it cannot be right on."""
+        database = Database.connect(self.settings)
+        database.check()
+        return database
+
+    def prepare(self) -> None:
+        """Make the indexes; does nothing where they are there."""
+        with storage_errors():
+            for store in (self.connectors, self.jobs, self.runs, self.alerts, self.audit_log):
+                store.ensure_indexes()
+
+    @cached_property
+    def connectors(self) -> ConnectorStore:
+        """The collection `connectors`."""
+        return ConnectorStore(self.database)
+
+    @cached_property
+    def jobs(self) -> JobStore:
+        """The collection `jobs`."""
+        return JobStore(self.database)
+
+    @cached_property
+    def limits(self) -> RateLimitStore:
+        """The limiter."""
+        return RateLimitStore(self.database)
+
+    @cached_property
+    def candles(self) -> CandleStore:
+        """All candle collections."""
+        return CandleStore(self.database)
+
+    @cached_property
+    def runs(self) -> RunStore:
+        """The collection `job_runs`."""
+        return RunStore(self.database, self.settings.run_ttl_days)
+
+    @cached_property
+    def alerts(self) -> AlertStore:
+        """The collection `alerts`."""
+        return AlertStore(self.database)
+
+    @cached_property
+    def audit_log(self) -> AuditLog:
+        """The collection `audit_log`."""
+        return AuditLog(self.database)
+
+    @cached_property
+    def exchange_session(self) -> requests.Session:
+        """Pooled connections to exchanges."""
+        return open_session()
+
+    @cached_property
+    def call_session(self) -> requests.Session:
+        """Pooled connections to our own functions and to webhooks."""
+        session = requests.Session()
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=self.settings.tick_calls_max, max_retries=0)
+        session.mount("http://", adapter)
+        session.mount("https://", adapter)
+        return session
+
+    def open_exchange(self, connector: Connector, now_ms: Callable[[], int]) -> ExchangeClient:
+        """A client of the connector's exchange; `now_ms` is the database's clock."""
+        return ExchangeClient(
+            load_spec(connector.exchange),
+            session=self.exchange_session,
+            now_ms=now_ms,
+            base_url=connector.base_url,
+            timeout_s=EXCHANGE_TIMEOUT_S,
+        )
+
+    @cached_property
+    def alert_sender(self) -> AlertSender:
+        """The use case that sends alerts."""
+        return AlertSender(self.alerts, AlertPosts(self.settings.alert_webhook_url.get_secret_value(), self.call_session))
+
+    @cached_property
+    def runner(self) -> JobRunner:
+        """The worker's use case."""
+        settings = self.settings
+        return JobRunner(
+            database=self.database,
+            connectors=self.connectors,
+            jobs=self.jobs,
+            limits=self.limits,
+            candles=self.candles,
+            runs=self.runs,
+            alerts=self.alerts,
+            open_exchange=self.open_exchange,
+            run_limits=RunLimits(
+                settings.lease_ms, settings.worker_pages_max, settings.worker_wait_ms_max, settings.attempts_max
+            ),
+            rng=random.Random(),
+        )
+
+    @cached_property
+    def dispatcher(self) -> Dispatcher:
+        """The tick's use case."""
+        settings = self.settings
+        tokens = MetadataTokens(settings.metadata_host, settings.worker_audience or settings.worker_url, self.call_session)
+        return Dispatcher(
+            database=self.database,
+            connectors=self.connectors,
+            jobs=self.jobs,
+            calls=WorkerCalls(settings.worker_url, tokens, self.call_session),
+            alerts=self.alert_sender,
+            weight_of=lambda exchange: load_spec(exchange).candles_weight,
+            limits=TickLimits(settings.tick_budget_s, settings.lease_ms, settings.tick_starts_max, settings.tick_calls_max),
+            holder=self.holder,
+        )
+
+    @cached_property
+    def user_tokens(self) -> UserTokens:
+        """Verifier for admin and metrics."""
+        return UserTokens(self.settings)
+
+    @cached_property
+    def tick_tokens(self) -> IdentityTokens:
+        """Verifier for tick."""
+        settings = self.settings
+        return IdentityTokens(
+            settings, audience=settings.tick_audience, callers=settings.tick_callers, setting_prefix="CHANDLER_TICK"
+        )
+
+    @cached_property
+    def worker_tokens(self) -> IdentityTokens:
+        """Verifier for worker."""
+        settings = self.settings
+        return IdentityTokens(
+            settings, audience=settings.worker_audience, callers=settings.worker_callers, setting_prefix="CHANDLER_WORKER"
+        )
