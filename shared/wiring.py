@@ -54,6 +54,14 @@ class Platform:
             for store in (self.connectors, self.jobs, self.runs, self.alerts, self.audit_log):
                 store.ensure_indexes()
 
+    def close(self) -> None:
+        """Close the connections that were opened."""
+        if "database" in self.__dict__:
+            self.database.close()
+        for name in ("exchange_session", "call_session"):
+            if name in self.__dict__:
+                self.__dict__[name].close()
+
     @cached_property
     def connectors(self) -> ConnectorStore:
         """The collection `connectors`."""

@@ -1,0 +1,84 @@
+"""Recorded candles, served over HTTP in the exchange's own format, land in MongoDB exactly, with their indicators."""
+
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from local_emulator.simulator.process import start_simulator
+from local_emulator.simulator.truth import true_candles
+from shared.domain.indicators import DEFAULT_INDICATORS
+from shared.domain.timeframes import TIMEFRAMES
+from shared.wiring import Platform
+from tests.factories import add_connector, add_job, run_until_caught_up, stored_documents
+from tests.replay import DATA_DIR, assert_series_equals, closed_at, read_recording
+
+BINANCE_TIMEFRAMES: Final = ["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M"]
+# Requests are not what is tested here: a limit that does not slow the replay down.
+WIDE: Final = [(100_000, 60_000)]
+SEED: Final = 7
+NOW_MS: Final = 1_760_000_042_000
+
+needs_recordings = pytest.mark.skipif(not DATA_DIR.exists(), reason="the recordings are not part of the project")
+
+
+def replay(platform: Platform, exchange: str, symbol: str, timeframe: str, path: Path, is_last_running: bool) -> None:
+    recording = read_recording(path)
+    last_ms = int(recording.open_ms[-1])
+    grid = TIMEFRAMES[timeframe]
+    now_ms = last_ms + (grid.close(last_ms) - last_ms) // 2 if is_last_running else grid.close(last_ms) + 1_000
+    config: dict[str, object] = {"recordings": {f"{exchange}:{symbol}:{timeframe}": str(path)}}
+    with start_simulator(freeze_at_ms=now_ms, config=config) as simulator:
+        simulator.configure(exchange, WIDE)
+        add_connector(platform, exchange, base_url=simulator.base_url(exchange), windows=WIDE)
+        job_id = add_job(platform, symbol, timeframe, connector_id=exchange, start_ms=int(recording.open_ms[0]))
+        run_until_caught_up(platform, job_id)
+    expected = closed_at(recording, timeframe, now_ms)
+    assert len(expected) == len(recording) - int(is_last_running)
+    assert_series_equals(stored_documents(platform, exchange, symbol, timeframe), expected, DEFAULT_INDICATORS)
+
+
+@needs_recordings
+def test_two_years_of_hours_from_coinbase(platform: Platform) -> None:
+    replay(platform, "coinbase", "BTC/USD", "1h", DATA_DIR / "COINBASE_BTC-USD_1h.csv.gz", is_last_running=False)
+
+
+@needs_recordings
+@pytest.mark.timeout(200)
+def test_a_year_of_minutes_with_sixty_thousand_holes(platform: Platform) -> None:
+    replay(platform, "binance", "BTC/USDT", "1m", DATA_DIR / "BITFINEX_BTC-USD_1m_2016.csv.gz", is_last_running=False)
+
+
+@needs_recordings
+@pytest.mark.parametrize("timeframe", BINANCE_TIMEFRAMES)
+def test_every_timeframe_of_one_pair_without_its_running_candle(platform: Platform, timeframe: str) -> None:
+    name = f"BINANCE_ETH-BTC_{timeframe.replace('1M', '1mo')}.csv.gz"
+    replay(platform, "binance", "ETH/BTC", timeframe, DATA_DIR / name, is_last_running=True)
+
+
+@needs_recordings
+def test_a_recording_of_kraken_that_fills_its_whole_history(platform: Platform) -> None:
+    replay(platform, "kraken", "BTC/USDT", "1m", DATA_DIR / "KRAKEN_XBT-USDT_1m.csv.gz", is_last_running=True)
+
+
+@pytest.mark.parametrize(
+    ("exchange", "symbol", "timeframe", "intervals"),
+    [
+        ("binance", "BTC/USDT", "1m", 3_500),
+        ("binance", "ETH/BTC", "1w", 300),
+        ("binance", "ETH/BTC", "1M", 60),
+        ("coinbase", "BTC/USD", "5m", 1_900),
+        ("kraken", "BTC/USD", "15m", 700),
+    ],
+)
+def test_generated_candles_land_exactly(platform: Platform, exchange: str, symbol: str, timeframe: str, intervals: int) -> None:
+    grid = TIMEFRAMES[timeframe]
+    start_ms = grid.shift(grid.floor(NOW_MS), -intervals)
+    with start_simulator(freeze_at_ms=NOW_MS, seed=SEED) as simulator:
+        simulator.configure(exchange, WIDE)
+        add_connector(platform, exchange, base_url=simulator.base_url(exchange), windows=WIDE)
+        job_id = add_job(platform, symbol, timeframe, connector_id=exchange, start_ms=start_ms)
+        run_until_caught_up(platform, job_id)
+    expected = true_candles(SEED, exchange, symbol, timeframe, start_ms, grid.floor(NOW_MS))
+    assert len(expected) > 40
+    assert_series_equals(stored_documents(platform, exchange, symbol, timeframe), expected, DEFAULT_INDICATORS)

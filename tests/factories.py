@@ -1,0 +1,130 @@
+"""Makes what tests need on a real database: a platform, connectors and jobs with every field defaulted."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from shared.deadline import Deadline
+from shared.domain.indicators import DEFAULT_INDICATORS
+from shared.domain.jobs import PRIORITIES, JobKind, job_id_of, to_datetime
+from shared.exchanges.catalog import load_spec
+from shared.settings import load_settings
+from shared.stores.candles import Series
+from shared.stores.jobs import Claim
+from shared.stores.rate_limits import initial_limiter
+from shared.usecases.run_job import RunResult
+from shared.wiring import Platform
+
+DEFAULT_DOCUMENTS = [spec.to_document() for spec in DEFAULT_INDICATORS]
+
+
+def make_platform(mongodb_uri: str, database_name: str, **settings: Any) -> Platform:
+    """A platform on a database of its own, with its indexes."""
+    platform = Platform(
+        load_settings(mongodb_uri=mongodb_uri, database=database_name, candles_database=database_name, **settings)
+    )
+    platform.prepare()
+    return platform
+
+
+def add_connector(
+    platform: Platform,
+    exchange: str = "binance",
+    *,
+    connector_id: str | None = None,
+    base_url: str | None = None,
+    windows: Sequence[tuple[int, int]] | None = None,
+    **fields: Any,
+) -> str:
+    """Insert a connector; windows are (limit, period_ms), by default those documented. Returns its id."""
+    spec = load_spec(exchange)
+    limits = windows or [(window.limit, window.period_ms) for window in spec.windows]
+    document = {
+        "_id": connector_id or exchange,
+        "exchange": exchange,
+        "status": "active",
+        "rate_limit": limits[0][0],
+        "rate_limit_period_ms": limits[0][1],
+        "extra_rate_limits": [{"rate_limit": limit, "rate_limit_period_ms": period} for limit, period in limits[1:]],
+        "rate_limit_usage": 0,
+        "period_start_at": None,
+        "blocked_until": None,
+        "base_url": base_url,
+        "settle_delay_ms": spec.settle_delay_ms,
+        "publish_grace_ms": spec.publish_grace_ms,
+        "revision": 1,
+        "limiter": initial_limiter(),
+        **fields,
+    }
+    platform.database.transact(lambda session: platform.connectors.insert(document, session))
+    return str(document["_id"])
+
+
+def add_job(
+    platform: Platform,
+    symbol: str = "BTC/USDT",
+    timeframe: str = "1m",
+    *,
+    connector_id: str = "binance",
+    start_ms: int | None = None,
+    end_ms: int | None = None,
+    indicators: Sequence[Mapping[str, Any]] | None = None,
+    **fields: Any,
+) -> str:
+    """Insert a job that is due; live, or a backfill if it has an end. Returns its id."""
+    now = datetime.now(UTC)
+    kind = JobKind.LIVE if end_ms is None else JobKind.BACKFILL
+    document = {
+        "_id": job_id_of(connector_id, symbol, timeframe) + ("" if end_ms is None else f":{start_ms}-{end_ms}"),
+        "connector_id": connector_id,
+        "exchange": platform.connectors.get(connector_id)["exchange"],
+        "symbol": symbol,
+        "timeframe": timeframe,
+        "kind": kind.value,
+        "status": "active",
+        "priority": PRIORITIES[kind],
+        "start_at": now - timedelta(hours=1) if start_ms is None else to_datetime(start_ms),
+        "end_at": None if end_ms is None else to_datetime(end_ms),
+        "next_run_at": now - timedelta(seconds=1),
+        "cursor": {"last_ts": None},
+        "lock": {"fence": 0},
+        "abandoned": [],
+        "attempt": 0,
+        "last_error": None,
+        "indicators": DEFAULT_DOCUMENTS if indicators is None else list(indicators),
+        "overlap": 2,
+        "totals": {},
+        "run_requested": False,
+        "history_start_at": None,
+        "revision": 1,
+        **fields,
+    }
+    platform.database.transact(lambda session: platform.jobs.insert(document, session))
+    return str(document["_id"])
+
+
+def claim(platform: Platform, job_id: str, lease_ms: int = 60_000) -> Claim:
+    """Claim a job that is due, as a tick would."""
+    (claimed,) = platform.jobs.claim([job_id], "test", lease_ms)
+    return claimed
+
+
+def run_once(platform: Platform, job_id: str) -> RunResult:
+    """Claim the job, due or not, and run it to the end of one run."""
+    platform.database.collection("jobs").update_one({"_id": job_id}, {"$set": {"next_run_at": to_datetime(0)}})
+    claimed = claim(platform, job_id)
+    return platform.runner.run(claimed.job_id, claimed.fence, "test", Deadline.after(200))
+
+
+def run_until_caught_up(platform: Platform, job_id: str, runs_max: int = 500) -> int:
+    """Run again and again until nothing more is due; returns how many runs that took."""
+    for runs_count in range(1, runs_max + 1):
+        if run_once(platform, job_id).outcome.value in ("caught_up", "done", "error"):
+            return runs_count
+    raise AssertionError(f"{job_id} has not caught up after {runs_max} runs")
+
+
+def stored_documents(platform: Platform, exchange: str, symbol: str, timeframe: str) -> list[dict[str, Any]]:
+    """All candles of a series as they lie in the database, ascending."""
+    series = Series(exchange, symbol, timeframe)
+    return list(platform.candles.iterate_documents(series, 0, 2**45, 10_000_000))
