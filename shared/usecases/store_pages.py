@@ -10,7 +10,7 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import BulkWriteError
 
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
-from shared.domain.indicators import IndicatorSpec, compute_indicators, cumulative_fields, warmup_candles
+from shared.domain.indicators import IndicatorSpec, compute_indicators, cumulative_fields, history_candles_needed
 from shared.domain.jobs import Job, to_datetime
 from shared.stores.candles import CandleStore, Series, StoredCandles
 from shared.stores.database import Database, is_duplicate_key
@@ -21,6 +21,8 @@ from shared.telemetry import event
 SEED_CHUNK: Final = 50_000
 # Candles that stand in the way of an insert are read and compared once; more often only if somebody else writes there.
 STORE_TRIES_MAX: Final = 3
+# Each further read asks for more history, up to what the indicators bound themselves to.
+TAIL_READS_MAX: Final = 8
 
 T = TypeVar("T")
 
@@ -141,7 +143,7 @@ class PageWriter:
         tail = self._tail or StoredCandles(CandleBatch.empty(), {})
         kept = tail.candles.between(0, first_ms)
         joined = kept.then(change.candles)
-        count = self._tail_count()
+        count = self._tail_count(joined)
         self._tail_is_whole = self._tail_is_whole and len(joined) <= count
         values = {
             name: np.concatenate(
@@ -151,14 +153,21 @@ class PageWriter:
         }
         self._tail = StoredCandles(joined[-count:], values)
 
-    def _tail_count(self) -> int:
-        """Warm-up, the candles read again, and the one that cumulative functions continue from."""
-        return warmup_candles(self.specs) + self.job.overlap + 1
+    def _tail_count(self, history: CandleBatch) -> int:
+        """What the indicators need before a page, the candles read again, and the one that cumulative ones continue from."""
+        return history_candles_needed(self.specs, history) + self.job.overlap + 1
 
     def _load_tail(self, before_ms: int) -> None:
-        count = self._tail_count()
-        self._tail = self.candles.read_tail(self.series, before_ms, count, cumulative_fields(self.specs))
-        self._tail_is_whole = len(self._tail.candles) < count
+        """Read the newest stored candles: more of them where the market stood still, as indicators then need more."""
+        fields = cumulative_fields(self.specs)
+        count = self._tail_count(CandleBatch.empty())
+        for _ in range(TAIL_READS_MAX):
+            tail = self.candles.read_tail(self.series, before_ms, count, fields)
+            needed = self._tail_count(tail.candles)
+            self._tail, self._tail_is_whole = tail, len(tail.candles) < count
+            if self._tail_is_whole or needed <= count:
+                return
+            count = needed
 
     def _known(self, start_ms: int, end_ms: int) -> CandleBatch:
         return CandleBatch.empty() if self._tail is None else self._tail.candles.between(start_ms, end_ms)

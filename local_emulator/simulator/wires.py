@@ -1,0 +1,10 @@
+"""All wire formats by the name that is also their path prefix. A new exchange is one more file and one more line here."""
+
+from typing import Final
+
+from local_emulator.simulator.wire import Wire
+from local_emulator.simulator.wire_binance import BINANCE
+from local_emulator.simulator.wire_coinbase import COINBASE
+from local_emulator.simulator.wire_kraken import KRAKEN
+
+WIRES: Final[dict[str, Wire]] = {wire.name: wire for wire in (BINANCE, COINBASE, KRAKEN)}

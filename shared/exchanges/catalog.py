@@ -1,0 +1,30 @@
+"""Which exchanges there are, and where their data is. A spec is imported when it is first asked for: cold starts stay short."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import Final
+
+from shared.errors import InvalidRequest
+from shared.exchanges.spec import ExchangeSpec
+
+EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "binance": "shared.exchanges.binance",
+        "coinbase": "shared.exchanges.coinbase",
+        "kraken": "shared.exchanges.kraken",
+    }
+)
+
+
+def load_spec(name: str) -> ExchangeSpec:
+    """The data of one exchange.
+
+    Raises:
+        InvalidRequest: there is no such exchange; names the field `exchange` and lists the known ones.
+    """
+    module = EXCHANGES.get(name)
+    if module is None:
+        raise InvalidRequest.for_field("exchange", f"unknown exchange {name!r}; known are {', '.join(sorted(EXCHANGES))}")
+    spec: ExchangeSpec = import_module(module).SPEC
+    return spec

@@ -1,0 +1,59 @@
+"""Coinbase Exchange, as data. Source: docs.cdp.coinbase.com/api-reference/exchange-api, Get product candles."""
+
+from typing import Final
+
+from shared.domain.rates import RateWindow
+from shared.exchanges.spec import (
+    CandlesRequest,
+    EmptyIntervals,
+    ErrorForm,
+    ErrorRule,
+    ExchangeSpec,
+    MarketsRequest,
+    Outcome,
+    Paging,
+    RowForm,
+    RowKind,
+    Shift,
+    SymbolForm,
+    TimeForm,
+)
+
+SPEC: Final = ExchangeSpec(
+    name="coinbase",
+    docs_url="https://docs.cdp.coinbase.com/api-reference/exchange-api/rest-api/products/get-product-candles",
+    base_url="https://api.exchange.coinbase.com",
+    windows=(RateWindow(10, 1_000),),
+    timeframes={"1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "6h": 21_600, "1d": 86_400},
+    symbol_form=SymbolForm("{base}-{quote}"),
+    paging=Paging.WINDOW,
+    candles=CandlesRequest(
+        path="/products/{symbol}/candles",
+        # Without one of the bounds both are ignored.
+        params={"granularity": "{timeframe}", "start": "{start}", "end": "{end}"},
+        page_limit=300,
+        time_form=TimeForm.ISO,
+        end_shift=Shift(candles=-1),  # both bounds are inclusive, and 301 candles are refused
+    ),
+    # Low stands before high, and both before open.
+    rows=RowForm(RowKind.ARRAYS, time=0, low=1, high=2, open=3, close=4, volume=5, time_form=TimeForm.SECONDS),
+    errors=ErrorForm(
+        # There are no codes: an object with a message instead of rows is an error.
+        code_path=("message",),
+        message_path=("message",),
+        rules=(
+            ErrorRule(Outcome.THROTTLED, statuses=(429,), wait_ms=1_000),
+            ErrorRule(Outcome.THROTTLED, text="rate limit exceeded", wait_ms=1_000),
+        ),
+    ),
+    markets=MarketsRequest(
+        path="/products",
+        id_key="id",
+        # The id and not base_currency: auction products share the base currency with the real one.
+        pair_key="id",
+        pair_pattern=r"(?P<base>[^-]+)-(?P<quote>.+)",
+        active={"status": "online", "trading_disabled": False, "cancel_only": False},
+    ),
+    ping_path="/time",
+    empty_intervals=EmptyIntervals.OMITTED,
+)

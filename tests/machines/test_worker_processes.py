@@ -1,0 +1,97 @@
+"""Real worker processes on one connector: the limit holds at the exchange's door, and killing them loses nothing."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from local_emulator.simulator.process import start_simulator
+from local_emulator.simulator.truth import true_candles
+from shared.domain.indicators import DEFAULT_INDICATORS
+from shared.domain.jobs import to_datetime
+from shared.domain.timeframes import MINUTE_MS
+from shared.wiring import Platform
+from tests.factories import add_connector, add_job, run_until_caught_up, stored_documents
+from tests.replay import assert_series_equals
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+SEED: Final = 5
+SYMBOLS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "DOGE/USDT", "ETH/BTC")
+LIMIT: Final = 240
+PERIOD_MS: Final = 10_000
+
+
+def start_workers(
+    count: int, mongodb_uri: str, database: str, seconds: float, lease_ms: int, pages_max: int
+) -> list["subprocess.Popen[bytes]"]:
+    command = [sys.executable, "-m", "tests.machines.work_loop", mongodb_uri, database]
+    arguments = [str(seconds), str(lease_ms), str(pages_max)]
+    return [subprocess.Popen([*command, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL) for _ in range(count)]
+
+
+def test_eight_processes_never_break_the_limit_and_use_nine_tenths_of_it(
+    platform: Platform, mongodb_uri: str, database_name: str
+) -> None:
+    with start_simulator(seed=SEED) as simulator:
+        simulator.configure("binance", [(LIMIT, PERIOD_MS)])
+        add_connector(platform, base_url=simulator.base_url("binance"), windows=[(LIMIT, PERIOD_MS)])
+        long_ago_ms = 1_600_000_000_000
+        for symbol in SYMBOLS:
+            for timeframe in ("1m", "3m"):
+                add_job(platform, symbol, timeframe, start_ms=long_ago_ms, indicators=[])
+        workers = start_workers(8, mongodb_uri, database_name, 40, 60_000, 10)
+        try:
+            deadline = time.monotonic() + 60
+            while simulator.report()["binance"]["requests_total"] < 10:
+                assert time.monotonic() < deadline, "the workers have not begun"
+                time.sleep(0.2)
+            time.sleep(2.5 * PERIOD_MS / 1000)
+            report = simulator.report(last_ms=2 * PERIOD_MS)["binance"]
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+    (window,) = report["windows"]
+    assert window["over_limit"] == 0
+    assert window["worst"] <= LIMIT
+    assert report["throttled"] == 0
+    assert window["utilisation"] >= 0.9, f"only {window['utilisation']:.3f} of the limit used"
+
+
+def test_workers_killed_in_the_middle_of_a_backlog_lose_and_double_nothing(
+    platform: Platform, mongodb_uri: str, database_name: str
+) -> None:
+    rng = random.Random(3)
+    now_ms = 1_760_000_042_000
+    start_ms = now_ms // MINUTE_MS * MINUTE_MS - 60_000 * MINUTE_MS
+    with start_simulator(seed=SEED, freeze_at_ms=now_ms) as simulator:
+        simulator.configure("binance", [(100_000, 60_000)])
+        simulator.set_faults({"exchange": "binance", "kind": "slow", "delay_ms": 30})
+        add_connector(platform, base_url=simulator.base_url("binance"), windows=[(100_000, 60_000)])
+        jobs = {symbol: add_job(platform, symbol, start_ms=start_ms) for symbol in SYMBOLS[:2]}
+        for _ in range(4):
+            workers = start_workers(2, mongodb_uri, database_name, 60, 30_000, 50)
+            enough = simulator.report()["binance"]["requests_total"] + rng.randint(3, 14)
+            deadline = time.monotonic() + 30
+            while simulator.report()["binance"]["requests_total"] < enough:
+                assert time.monotonic() < deadline, list(platform.database.collection("jobs").find())
+                time.sleep(0.05)
+            for worker in workers:
+                worker.send_signal(signal.SIGKILL)
+                worker.wait()
+            # As if the time of their leases had passed.
+            past = to_datetime(0)
+            platform.database.collection("jobs").update_many({}, {"$set": {"lock.expires_at": past, "next_run_at": past}})
+        simulator.set_faults()
+        for job_id in jobs.values():
+            run_until_caught_up(platform, job_id)
+        for symbol, job_id in jobs.items():
+            expected = true_candles(SEED, "binance", symbol, "1m", start_ms, now_ms // MINUTE_MS * MINUTE_MS)
+            assert_series_equals(stored_documents(platform, "binance", symbol, "1m"), expected, DEFAULT_INDICATORS)
+            outcomes = [run["outcome"] for run in platform.runs.list_of_job(job_id, None, 500)]
+            fence = platform.jobs.get(job_id)["lock"]["fence"]
+            assert len(outcomes) == fence, "every attempt is in job_runs"
+            assert "lost" in outcomes

@@ -1,0 +1,302 @@
+"""Laws of decoding: what comes out is clean candles of the range asked for, or a MalformedPage. Never a wrong candle."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic_core import from_json
+
+from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
+from shared.errors import InvalidRequest, MalformedPage
+from shared.exchanges.catalog import EXCHANGES, load_spec
+from shared.exchanges.rows import OPEN_MS_MAX, decode, decode_markets, find_rows
+from shared.exchanges.spec import ExchangeSpec, MarketsRequest, RowForm, RowKind, SymbolForm, TimeForm
+
+START_MS = 1_704_067_200_000  # 2024-01-01, a Monday
+MINUTE = TIMEFRAMES["1m"]
+BINANCE, COINBASE, KRAKEN = (load_spec(name) for name in ("binance", "coinbase", "kraken"))
+FAR_MS = OPEN_MS_MAX
+
+
+def candle(index: int) -> tuple[float, ...]:
+    """(open, high, low, close, volume) of a made-up series."""
+    return (100.0 + index, 103.0 + index, 99.0 + index, 101.0 + index, 7.5 + index)
+
+
+def binance_row(index: int, open_ms: int | None = None) -> list[Any]:
+    at_ms = START_MS + index * MINUTE_MS if open_ms is None else open_ms
+    open_, high, low, close, volume = (f"{value:.8f}" for value in candle(index))
+    return [at_ms, open_, high, low, close, volume, at_ms + MINUTE_MS - 1, "1.0", 5, "1.0", "1.0", "0"]
+
+
+def coinbase_row(index: int) -> list[Any]:
+    open_, high, low, close, volume = candle(index)
+    return [START_MS // 1000 + index * 60, low, high, open_, close, volume]
+
+
+def kraken_row(index: int) -> list[Any]:
+    open_, high, low, close, volume = (f"{value:.5f}" for value in candle(index))
+    return [START_MS // 1000 + index * 60, open_, high, low, close, "555.5", volume, 9]
+
+
+def decode_binance(rows: list[Any], start_ms: int = START_MS, end_ms: int = FAR_MS) -> Any:
+    return decode(rows, BINANCE, MINUTE, start_ms, end_ms)
+
+
+def in_columns(spec: ExchangeSpec, **changes: Any) -> ExchangeSpec:
+    return replace(spec, rows=replace(spec.rows, **changes))
+
+
+@pytest.mark.parametrize(
+    ("spec", "make_row"),
+    [(BINANCE, binance_row), (COINBASE, coinbase_row), (KRAKEN, kraken_row)],
+    ids=["binance", "coinbase", "kraken"],
+)
+def test_each_exchange_puts_the_columns_where_they_belong(spec: ExchangeSpec, make_row: Any) -> None:
+    rows = [make_row(index) for index in range(5)]
+    for order in (rows, rows[::-1]):
+        batch = decode(order, spec, MINUTE, START_MS, FAR_MS)
+        assert batch.open_ms.tolist() == [START_MS + index * MINUTE_MS for index in range(5)]
+        columns = zip(batch.open, batch.high, batch.low, batch.close, batch.volume, strict=True)
+        assert [tuple(map(float, row)) for row in columns] == [candle(index) for index in range(5)]
+
+
+def test_the_page_of_kraken_stands_under_its_own_name() -> None:
+    payload = {"error": [], "result": {"XXBTZUSD": [kraken_row(0)], "last": 1}}
+    assert find_rows(payload, KRAKEN) == [kraken_row(0)]
+    with pytest.raises(MalformedPage, match="no list of rows"):
+        find_rows({"error": [], "result": {"last": 1}}, KRAKEN)
+    with pytest.raises(MalformedPage, match="no list of rows"):
+        find_rows({"error": [], "result": {"A": [], "B": [], "last": 1}}, KRAKEN)
+
+
+def test_rows_outside_the_range_are_dropped_even_if_their_values_make_no_sense() -> None:
+    rows = [binance_row(index) for index in range(4)]
+    rows[0][2] = None
+    rows[3][1:6] = ["0", "0", "0", "0", "nonsense"]
+    batch = decode_binance(rows, START_MS + MINUTE_MS, START_MS + 3 * MINUTE_MS)
+    assert batch.open_ms.tolist() == [START_MS + MINUTE_MS, START_MS + 2 * MINUTE_MS]
+
+
+def test_identical_repeats_are_dropped_and_conflicting_ones_refused() -> None:
+    rows = [binance_row(1), binance_row(0), binance_row(1), binance_row(1)]
+    assert len(decode_binance(rows)) == 2
+    rows[3][4] = "101.5"
+    with pytest.raises(MalformedPage, match="rows 2 and 3 disagree"):
+        decode_binance(rows)
+
+
+WRONG_CELLS = [
+    (0, START_MS + 2 * MINUTE_MS + 1, "row 2: open time .* off the 1m grid"),
+    (0, (START_MS + 2 * MINUTE_MS) // 1000, "row 2: open time .* wrong unit"),
+    (0, (START_MS + 2 * MINUTE_MS) * 1000, "row 2: open time .* wrong unit"),
+    (0, 10**30, "row 2: open time .* wrong unit"),
+    (0, -(10**30), "row 2: open time"),
+    (0, None, "row 2: None at 0 is not a time"),
+    (0, True, "row 2: True at 0 is not a time"),
+    (0, 1.5, "row 2: 1.5 at 0 is not a time"),
+    (0, "soon", "row 2: 'soon' at 0 is not a time"),
+    (1, "nan", "row 2: a value is not finite"),
+    (2, "inf", "row 2: a value is not finite"),
+    (2, "1e999", "row 2: a value is not finite"),
+    (3, float("nan"), "row 2: a value is not finite"),
+    (5, "Infinity", "row 2: a value is not finite"),
+    (1, "0", "row 2: a price is not above zero"),
+    (3, "-99", "row 2: a price is not above zero"),
+    (5, "-0.1", "row 2: the volume is negative"),
+    (2, "100", "row 2: high and low do not enclose"),
+    (3, "102.5", "row 2: high and low do not enclose"),
+    (4, "200", "row 2: high and low do not enclose"),
+    (4, "100", "row 2: high and low do not enclose"),
+    (1, "106", "row 2: high and low do not enclose"),
+    (1, "100", "row 2: high and low do not enclose"),
+    (4, None, "row 2: None at 4 is not a number"),
+    (4, True, "row 2: True at 4 is not a number"),
+    (4, [1], r"row 2: \[1\] at 4 is not a number"),
+    (4, "1_03", "row 2: '1_03' at 4 is not a number"),
+    (4, " 103", "row 2: ' 103' at 4 is not a number"),
+    (4, "", "row 2: '' at 4 is not a number"),
+    (4, "١٠٣", "row 2: .* at 4 is not a number"),
+    (4, 10**400, "row 2: .* at 4 is not a number"),
+]
+
+
+@pytest.mark.parametrize(("column", "value", "message"), WRONG_CELLS)
+def test_a_wrong_value_is_refused_with_the_index_of_its_row(column: int, value: object, message: str) -> None:
+    rows = [binance_row(index) for index in range(4)]
+    rows[2][column] = value
+    with pytest.raises(MalformedPage, match=message):
+        decode_binance(rows)
+
+
+@pytest.mark.parametrize("row", [None, 1, "text", {"t": 1}, [START_MS], []])
+def test_a_row_of_another_shape_is_refused_with_its_index(row: object) -> None:
+    with pytest.raises(MalformedPage, match="row 1 "):
+        decode_binance([binance_row(0), row])
+
+
+@pytest.mark.parametrize("payload", [None, 1, "x", {}, {"rows": []}, True])
+def test_an_answer_without_rows_is_refused(payload: object) -> None:
+    with pytest.raises(MalformedPage, match="no list of rows"):
+        find_rows(payload, BINANCE)
+
+
+def test_weeks_and_months_are_on_the_grid_only_at_their_opens() -> None:
+    months = [START_MS, START_MS + 31 * DAY_MS]
+    batch = decode([binance_row(0, at) for at in months], BINANCE, TIMEFRAMES["1M"], START_MS, FAR_MS)
+    assert batch.open_ms.tolist() == months
+    assert len(decode([binance_row(0, START_MS)], BINANCE, TIMEFRAMES["1w"], START_MS, FAR_MS)) == 1
+    with pytest.raises(MalformedPage, match="off the 1w grid"):
+        decode([binance_row(0, START_MS + 3 * DAY_MS)], BINANCE, TIMEFRAMES["1w"], START_MS, FAR_MS)
+
+
+def test_objects_columns_and_iso_times_need_no_code_but_a_form() -> None:
+    letters = {"open": "o", "high": "h", "low": "l", "close": "c", "volume": "v"}
+    objects = in_columns(BINANCE, kind=RowKind.OBJECTS, time="t", path=("result", "data"), is_nothing_empty=True, **letters)
+    row = {"t": str(START_MS), **dict(zip("ohlcv", map(str, candle(0)), strict=True))}
+    assert decode(find_rows({"result": {"data": [row]}}, objects), objects, MINUTE, START_MS, FAR_MS).close.tolist() == [101.0]
+    assert find_rows({"result": {"data": None}}, objects) == []
+    with pytest.raises(MalformedPage, match="row 0 has nothing at 'v'"):
+        decode([{key: value for key, value in row.items() if key != "v"}], objects, MINUTE, START_MS, FAR_MS)
+
+    iso = in_columns(objects, time_form=TimeForm.ISO)
+    row["t"] = "2024-01-01T00:00:00"
+    assert decode([row], iso, MINUTE, START_MS, FAR_MS).open_ms.tolist() == [START_MS]
+
+    columnar = in_columns(BINANCE, kind=RowKind.COLUMNS, time="ticks", path=("result",), **{name: name for name in letters})
+    columns = dict(zip(letters, ([value] for value in candle(0)), strict=True))
+    rows = find_rows({"result": {"ticks": [START_MS], **columns, "status": "ok"}}, columnar)
+    assert decode(rows, columnar, MINUTE, START_MS, FAR_MS).high.tolist() == [103.0]
+    with pytest.raises(MalformedPage, match="no columns of one length"):
+        find_rows({"result": {"ticks": [], **columns}}, columnar)
+
+
+DAMAGES: st.SearchStrategy[tuple[int, Any]] = st.sampled_from(
+    [
+        (0, START_MS + 1),
+        (0, START_MS // 1000),
+        (0, START_MS * 1000),
+        (0, None),
+        (1, "NaN"),
+        (2, "-1"),
+        (3, "0"),
+        (3, "1e9"),
+        (4, "infinity"),
+        (4, {}),
+        (5, "-1"),
+        (5, "9_9"),
+        (2, ""),
+    ]
+)
+
+
+@given(
+    indices=st.lists(st.integers(0, 30), max_size=40),
+    seed=st.randoms(use_true_random=False),
+    first=st.integers(0, 30),
+    count=st.integers(0, 30),
+    damage=st.none() | st.tuples(st.integers(0, 39), DAMAGES),
+    cut=st.none() | st.tuples(st.integers(0, 39), st.integers(0, 11)),
+    extra=st.none() | st.integers(0, 39),
+)
+def test_shuffled_doubled_cut_or_damaged_pages_never_give_a_wrong_candle(
+    indices: list[int], seed: Any, first: int, count: int, damage: Any, cut: Any, extra: int | None
+) -> None:
+    rows = [binance_row(index) for index in indices]
+    seed.shuffle(rows)
+    if extra is not None and rows:
+        rows.append(list(rows[extra % len(rows)]))
+    if damage is not None and rows:
+        at, (column, value) = damage
+        rows[at % len(rows)][column] = value
+    if cut is not None and rows:
+        at, length = cut
+        rows[at % len(rows)] = rows[at % len(rows)][:length]
+    start_ms, end_ms = START_MS + first * MINUTE_MS, START_MS + (first + count) * MINUTE_MS
+    is_clean = damage is None and (cut is None or cut[1] > 5)
+    try:
+        batch = decode_binance(from_json(json.dumps(rows)), start_ms, end_ms)
+    except MalformedPage:
+        assert not is_clean
+        return
+    found = [int(at - START_MS) // MINUTE_MS for at in batch.open_ms]
+    assert all(first <= index < first + count for index in found)
+    values = np.column_stack((batch.open, batch.high, batch.low, batch.close, batch.volume)).tolist()
+    assert values == [list(candle(index)) for index in found]
+    if is_clean:
+        assert found == sorted({index for index in indices if first <= index < first + count})
+
+
+def test_symbols_are_listed_by_unified_name() -> None:
+    pairs = {
+        "XXBTZUSD": {"altname": "XBTUSD", "wsname": "XBT/USD", "status": "online"},
+        "XDGUSD": {"altname": "XDGUSD", "wsname": "XDG/USD", "status": "cancel_only"},
+        "broken": {"altname": "X", "status": "online"},
+    }
+    found = decode_markets({"error": [], "result": pairs}, KRAKEN)
+    assert [(market.symbol, market.exchange_symbol, market.is_active) for market in found] == [
+        ("BTC/USD", "XBTUSD", True),
+        ("DOGE/USD", "XDGUSD", False),
+    ]
+    products = [
+        {"id": "BTC-USD", "base_currency": "BTC", "quote_currency": "USD", "status": "online", "trading_disabled": False},
+        {"id": "ETH-USD", "base_currency": "ETH", "quote_currency": "USD", "status": "online", "trading_disabled": True},
+        {"id": "BTCAUCTION-USD", "base_currency": "BTC", "quote_currency": "USD", "status": "delisted"},
+    ]
+    listed = {market.symbol: market.is_active for market in decode_markets(products, COINBASE)}
+    assert listed == {"BTC/USD": True, "ETH/USD": False, "BTCAUCTION/USD": False}
+    with pytest.raises(MalformedPage, match="no list of symbols"):
+        decode_markets({"symbols": 1}, BINANCE)
+
+
+def test_lists_of_plain_ids_are_split_by_the_pattern() -> None:
+    form = MarketsRequest(
+        "/pairs", path_in_body=(0,), id_key="id", pair_key="id", pair_pattern="(?P<base>.{3}|.+(?=:)):?(?P<quote>[^:]+)"
+    )
+    spec = replace(BINANCE, markets=form, symbol_form=SymbolForm("t{base}{quote}", "t{base}:{quote}", aliases={"USDT": "UST"}))
+    found = decode_markets([["BTCUSD", "BTCUST", "DUSK:USD"]], spec)
+    assert [market.symbol for market in found] == ["BTC/USD", "BTC/USDT", "DUSK/USD"]
+    assert [spec.symbol_form.write(market.symbol) for market in found] == ["tBTCUSD", "tBTCUST", "tDUSK:USD"]
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol", "expected"),
+    [
+        ("binance", "BTC/USDT", "BTCUSDT"),
+        ("coinbase", "BTC/USD", "BTC-USD"),
+        ("kraken", "BTC/USD", "XBTUSD"),
+        ("kraken", "ETH/BTC", "ETHXBT"),
+        ("kraken", "DOGE/EUR", "XDGEUR"),
+        ("binance", "BTC/USDT:USDT", None),
+        ("binance", "BTCUSDT", None),
+        ("binance", "BTC/USDT?x=1", None),
+        ("binance", "../BTC/USDT", None),
+    ],
+)
+def test_symbols_are_written_in_the_form_of_the_exchange(name: str, symbol: str, expected: str | None) -> None:
+    assert load_spec(name).symbol_form.write(symbol) == expected
+
+
+def test_every_exchange_of_the_catalog_has_its_own_data() -> None:
+    for name in EXCHANGES:
+        spec = load_spec(name)
+        assert spec.name == name
+        assert set(spec.timeframes) <= set(TIMEFRAMES)
+        assert spec.windows
+        assert all(window.limit >= spec.candles_weight for window in spec.windows)
+        assert spec.base_url.startswith("https://")
+        assert isinstance(spec.rows, RowForm)
+    with pytest.raises(InvalidRequest, match=r"exchange: .*binance, coinbase, kraken") as caught:
+        load_spec("mtgox")
+    assert caught.value.errors[0][0] == "exchange"
+
+
+@pytest.mark.parametrize("step_ms", [HOUR_MS, DAY_MS])
+def test_times_are_written_in_every_form(step_ms: int) -> None:
+    assert TimeForm.MILLISECONDS.write(START_MS + step_ms) == START_MS + step_ms
+    assert TimeForm.SECONDS.write(START_MS + step_ms) == (START_MS + step_ms) // 1000
+    assert TimeForm.ISO.write(START_MS) == "2024-01-01T00:00:00.000Z"
