@@ -18,6 +18,7 @@ from shared.wiring import Platform
 BODY_BYTES_MAX: Final = 1024 * 1024
 RETRY_AFTER_S: Final = "5"
 REQUEST_ID_CHARS_MAX: Final = 64
+REQUEST_ID_KEY: Final = "chandler.request_id"
 
 Handler = Callable[[Platform, Request], Response]
 
@@ -35,7 +36,7 @@ def get_platform() -> Platform:
 
 def handle(function: str, request: Request, handler: Handler) -> Response:
     """Answer a request: the handler's response, or its error as a problem. Logs one line a request."""
-    request_id = _request_id(request)
+    request_id = request_id_of(request)
     began = time.monotonic()
     with bound(function=function, request_id=request_id):
         try:
@@ -109,17 +110,20 @@ def _problem(exc: PlatformError, request_id: str) -> Response:
     if isinstance(exc, MethodNotAllowed):
         headers["Allow"] = str(exc.context.get("allow", ""))
     if exc.retry is Retry.LATER:
-        headers["Retry-After"] = RETRY_AFTER_S
+        wait_ms = exc.context.get("wait_ms")
+        headers["Retry-After"] = str(max(1, -(-wait_ms // 1000))) if isinstance(wait_ms, int) else RETRY_AFTER_S
     if isinstance(exc, ConfigurationError):
         headers["Cache-Control"] = "no-store"
     text = json.dumps(body, ensure_ascii=False)
     return Response(text + "\n", exc.http_status, headers, content_type="application/problem+json")
 
 
-def _request_id(request: Request) -> str:
-    """The caller's own id if it is a harmless one, else a new one."""
+def request_id_of(request: Request) -> str:
+    """The caller's own id if it is a harmless one, else a new one; the same however often it is asked for."""
     given = request.headers.get("X-Request-Id", "")
-    return given if given.isascii() and given.isprintable() and 0 < len(given) <= REQUEST_ID_CHARS_MAX else uuid.uuid4().hex
+    is_harmless = given.isascii() and given.isprintable() and 0 < len(given) <= REQUEST_ID_CHARS_MAX
+    request_id: str = request.environ.setdefault(REQUEST_ID_KEY, given if is_harmless else uuid.uuid4().hex)
+    return request_id
 
 
 def _trace(request: Request, project: str) -> dict[str, str]:

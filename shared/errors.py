@@ -7,6 +7,7 @@
       ExchangeError           an exchange, or the way to it
         ExchangeUnavailable LATER . ExchangeThrottled LATER . MalformedPage LATER . ExchangeRejected NEVER
       LeaseLost               another worker owns the job: stop at once, write nothing more
+      RateLimitReached LATER  our own limiter has no room; nothing was sent
       StorageUnavailable LATER
       ConfigurationError      names the setting or document field to mend
 
@@ -154,6 +155,18 @@ class LeaseLost(PlatformError):
 
     code = "lease_lost"
     http_status = 409
+
+
+class RateLimitReached(PlatformError):
+    """The connector's limit has no room for a request soon; `wait_ms` says when asking again makes sense."""
+
+    code = "rate_limit_reached"
+    http_status = 503
+    retry = Retry.LATER
+
+    def __init__(self, message: str, wait_ms: int, **context: object) -> None:
+        super().__init__(message, wait_ms=wait_ms, **context)
+        self.wait_ms = wait_ms
 
 
 class StorageUnavailable(PlatformError):

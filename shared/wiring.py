@@ -20,14 +20,22 @@ from shared.settings import Settings
 from shared.stores.alerts import AlertStore
 from shared.stores.audit_log import AuditLog
 from shared.stores.candles import CandleStore
+from shared.stores.connector_holds import ConnectorHolds
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, storage_errors
+from shared.stores.job_leases import JobLeases
+from shared.stores.job_summaries import JobSummaries
 from shared.stores.jobs import JobStore
 from shared.stores.rate_limits import RateLimitStore
 from shared.stores.runs import RunStore
+from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.authorize import IdentityTokens, UserTokens
+from shared.usecases.collect_metrics import MetricsCollector
 from shared.usecases.dispatch_due_jobs import Dispatcher, TickLimits
+from shared.usecases.manage_connectors import ConnectorManager
+from shared.usecases.manage_jobs import JobManager
 from shared.usecases.raise_alerts import AlertSender
+from shared.usecases.read_candles import CandleReader
 from shared.usecases.run_job import JobRunner, RunLimits
 
 # One slow answer has to fit into the reserve that a run keeps (usecases/fetch_pages.py).
@@ -51,7 +59,7 @@ class Platform:
     def prepare(self) -> None:
         """Make the indexes; does nothing where they are there."""
         with storage_errors():
-            for store in (self.connectors, self.jobs, self.runs, self.alerts, self.audit_log):
+            for store in (self.connectors, self.connector_holds, self.jobs, self.runs, self.alerts, self.audit_log):
                 store.ensure_indexes()
 
     def close(self) -> None:
@@ -63,14 +71,30 @@ class Platform:
                 self.__dict__[name].close()
 
     @cached_property
+    def is_prepared(self) -> bool:
+        """True once the indexes are made: asked of the server once an instance, and again if that failed."""
+        self.prepare()
+        return True
+
+    @cached_property
     def connectors(self) -> ConnectorStore:
         """The collection `connectors`."""
         return ConnectorStore(self.database)
 
     @cached_property
+    def connector_holds(self) -> ConnectorHolds:
+        """The collection `connector_holds`."""
+        return ConnectorHolds(self.database)
+
+    @cached_property
     def jobs(self) -> JobStore:
         """The collection `jobs`."""
         return JobStore(self.database)
+
+    @cached_property
+    def leases(self) -> JobLeases:
+        """Claims and the writes of runs."""
+        return JobLeases(self.database)
 
     @cached_property
     def limits(self) -> RateLimitStore:
@@ -133,7 +157,7 @@ class Platform:
         return JobRunner(
             database=self.database,
             connectors=self.connectors,
-            jobs=self.jobs,
+            leases=self.leases,
             limits=self.limits,
             candles=self.candles,
             runs=self.runs,
@@ -153,13 +177,49 @@ class Platform:
         return Dispatcher(
             database=self.database,
             connectors=self.connectors,
-            jobs=self.jobs,
+            leases=self.leases,
             calls=WorkerCalls(settings.worker_url, tokens, self.call_session),
             alerts=self.alert_sender,
             weight_of=lambda exchange: load_spec(exchange).candles_weight,
             limits=TickLimits(settings.tick_budget_s, settings.lease_ms, settings.tick_starts_max, settings.tick_calls_max),
             holder=self.holder,
         )
+
+    @cached_property
+    def metrics(self) -> MetricsCollector:
+        """The metrics function's use case."""
+        return MetricsCollector(self.database, self.connectors, JobSummaries(self.database), self.runs, self.alerts)
+
+    @cached_property
+    def exchange_desk(self) -> ExchangeDesk:
+        """What the admin function asks of exchanges; keeps symbol lists for a while."""
+        return ExchangeDesk(self.limits, self.open_exchange)
+
+    @cached_property
+    def connector_manager(self) -> ConnectorManager:
+        """The use case of the connectors' edits."""
+        return ConnectorManager(
+            self.database, self.connectors, self.connector_holds, self.jobs, self.audit_log, self.settings.hosts_allowed
+        )
+
+    @cached_property
+    def job_manager(self) -> JobManager:
+        """The use case of the jobs' edits."""
+        return JobManager(
+            self.database,
+            self.connectors,
+            self.connector_holds,
+            self.jobs,
+            self.candles,
+            self.alerts,
+            self.audit_log,
+            self.exchange_desk,
+        )
+
+    @cached_property
+    def candle_reader(self) -> CandleReader:
+        """The use case that reads candles."""
+        return CandleReader(self.jobs, self.candles)
 
     @cached_property
     def user_tokens(self) -> UserTokens:

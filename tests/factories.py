@@ -10,7 +10,7 @@ from shared.domain.jobs import PRIORITIES, JobKind, job_id_of, to_datetime
 from shared.exchanges.catalog import load_spec
 from shared.settings import load_settings
 from shared.stores.candles import Series
-from shared.stores.jobs import Claim
+from shared.stores.job_leases import Claim, DueJob
 from shared.stores.rate_limits import initial_limiter
 from shared.usecases.run_job import RunResult
 from shared.wiring import Platform
@@ -105,7 +105,7 @@ def add_job(
 
 def claim(platform: Platform, job_id: str, lease_ms: int = 60_000) -> Claim:
     """Claim a job that is due, as a tick would."""
-    (claimed,) = platform.jobs.claim([job_id], "test", lease_ms)
+    (claimed,) = platform.leases.claim([DueJob(job_id)], "test", lease_ms)
     return claimed
 
 

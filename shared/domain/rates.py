@@ -10,13 +10,13 @@ from typing import Final
 
 # A grant must be used soon, since it is charged as if used at the last moment: of a window W only W / (W + use-by + transit)
 # can be filled. Below 100 ms a grant would be late before the database's answer is there.
-USE_BY_FRACTION: Final = 60
+USE_BY_FRACTION: Final = 100
 USE_BY_MS_MAX: Final = 1_000
 USE_BY_MS_MIN: Final = 100
 # The way to the exchange: a request sent at the last allowed moment may arrive this much later and still is accounted for.
-TRANSIT_FRACTION: Final = 60
+TRANSIT_FRACTION: Final = 40
 TRANSIT_MS_MAX: Final = 1_000
-TRANSIT_MS_MIN: Final = 100
+TRANSIT_MS_MIN: Final = 150
 # Entries of one window's log that fall into the same grain are merged, which bounds the document's size.
 GRAINS_PER_WINDOW: Final = 120
 

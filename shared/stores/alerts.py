@@ -63,3 +63,7 @@ class AlertStore:
         """Alerts, newest first."""
         condition: Document = {} if state is None else {"state": state}
         return list(self._collection.find(condition).sort("opened_at", DESCENDING).limit(min(limit, LIST_MAX)))
+
+    def count_open(self) -> int:
+        """How many alerts are open; the condition on `subject` lets the server use the index of open ones."""
+        return self._collection.count_documents({"state": "open", "subject": {"$gt": ""}})

@@ -1,6 +1,5 @@
 """`audit_log`: who changed what, before and after, written in the same transaction as the change. Append only."""
 
-from datetime import UTC, datetime
 from typing import Final
 
 from bson import ObjectId
@@ -36,18 +35,18 @@ class AuditLog:
         session: ClientSession,
     ) -> None:
         """One change: `action` like `job.patch`, `target` like `jobs/binance:BTC-USDT:1m`."""
-        self._collection.insert_one(
-            {
-                "at": datetime.now(UTC),
-                "actor": actor,
-                "role": role,
-                "action": action,
-                "target": target,
-                "before": before,
-                "after": after,
-                "request_id": request_id,
-            },
-            session=session,
+        entry = {
+            "actor": actor,
+            "role": role,
+            "action": action,
+            "target": target,
+            "before": before,
+            "after": after,
+            "request_id": request_id,
+        }
+        # An upsert under a new id is an insert whose time the database stamps.
+        self._collection.update_one(
+            {"_id": ObjectId()}, {"$setOnInsert": entry, "$currentDate": {"at": True}}, upsert=True, session=session
         )
 
     def list_(self, target: str | None, before_id: ObjectId | None, limit: int) -> list[Document]:

@@ -1,7 +1,9 @@
 """The way to MongoDB: one client per instance, transactions, and the one place where pymongo's errors become ours."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final, TypeVar
 
 from bson.codec_options import CodecOptions
@@ -33,6 +35,8 @@ CONNECTION_IDLE_MS: Final = 90_000
 POOL_WAIT_MS: Final = 5_000
 TRANSACTION_TRIES_MAX: Final = 5
 COMMIT_TRIES_MAX: Final = 3
+# About what a small transaction takes; doubled with each try, full jitter.
+CONFLICT_PAUSE_S: Final = 0.005
 
 DUPLICATE_KEY: Final = 11000
 # Codes that mean "not now": failover, shutdown, overload (462 from 8.2 on), lock and write conflicts.
@@ -146,8 +150,29 @@ class Database:
             at = self.client.admin.command("hello")["localTime"]
         return int(at.timestamp() * 1000)
 
-    def transact(self, work: Callable[["ClientSession"], T]) -> T:
-        """Run `work` in one transaction, all of it or nothing, majority committed.
+    def server_info(self) -> Document:
+        """What answers: {version, replica_set (None behind a router), server_time}."""
+        with storage_errors():
+            hello = self.client.admin.command("hello")
+            version = self.client.admin.command("buildInfo")["version"]
+        return {"version": version, "replica_set": hello.get("setName"), "server_time": hello["localTime"]}
+
+    def open_session(self) -> ClientSession:
+        """A session for several transactions one after the other; close it (it is a context manager)."""
+        return self.client.start_session()
+
+    def end_sessions(self, session_ids: Sequence[Any]) -> None:
+        """Abort what these sessions (`ClientSession.session_id["id"]`) have open.
+
+        A process that dies in the middle of a transaction leaves it open on the server, where it holds its documents for
+        up to a minute (transactionLifetimeLimitSeconds): who takes its work over ends it first. Users may end their own
+        sessions without any privilege.
+        """
+        if session_ids:
+            self.client.admin.command("killSessions", [{"id": session_id} for session_id in session_ids])
+
+    def transact(self, work: Callable[["ClientSession"], T], session: ClientSession | None = None) -> T:
+        """Run `work` in one transaction, all of it or nothing, majority committed; in `session` or one of its own.
 
         `work` may run several times, so it must not have effects besides its writes. Tried again a bounded number of times on
         what the server calls transient; a commit whose outcome is unknown is sent again, which is safe.
@@ -155,19 +180,21 @@ class Database:
         Raises:
             StorageUnavailable: it did not commit, or it is not known whether it did.
         """
-        with storage_errors(), self.client.start_session() as session:
+        with storage_errors(), nullcontext(session) if session else self.client.start_session() as open_session:
             for attempt in range(1, TRANSACTION_TRIES_MAX + 1):
-                session.start_transaction(write_concern=WriteConcern("majority"))
+                open_session.start_transaction(write_concern=WriteConcern("majority"))
                 try:
-                    result = work(session)
-                    _commit(session)
+                    result = work(open_session)
+                    _commit(open_session)
                 except PyMongoError as exc:
-                    _abort(session)
+                    _abort(open_session)
                     if exc.has_error_label("TransientTransactionError") and attempt < TRANSACTION_TRIES_MAX:
+                        # Who waits for the same document would else use up all tries while the other one commits.
+                        time.sleep(random.uniform(0, CONFLICT_PAUSE_S * 2**attempt))
                         continue
                     raise
                 except BaseException:
-                    _abort(session)
+                    _abort(open_session)
                     raise
                 return result
         raise AssertionError("unreachable: the last try returns or raises")

@@ -44,9 +44,14 @@ class RunStore:
             condition["started_at"] = {"$lt": before}
         return list(self._collection.find(condition).sort("started_at", DESCENDING).limit(min(limit, LIST_MAX)))
 
-    def count_by_outcome(self) -> list[Document]:
-        """[{connector_id, outcome, count}] of all runs that are kept."""
+    def count_recent(self, since: datetime, limit: int) -> list[Document]:
+        """[{connector_id, outcome, count}] of the runs that ended at `since` or later; at most the newest `limit`."""
         rows = self._collection.aggregate(
-            [{"$group": {"_id": {"connector_id": "$connector_id", "outcome": "$outcome"}, "count": {"$sum": 1}}}]
+            [
+                {"$match": {"finished_at": {"$gte": since}}},
+                {"$sort": {"finished_at": -1}},
+                {"$limit": limit},
+                {"$group": {"_id": {"connector_id": "$connector_id", "outcome": "$outcome"}, "count": {"$sum": 1}}},
+            ]
         )
         return [{**row["_id"], "count": row["count"]} for row in rows]

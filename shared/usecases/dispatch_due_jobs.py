@@ -19,7 +19,7 @@ from shared.domain.shares import servable_count, share_fairly
 from shared.senders.worker_calls import WorkerCalls
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document, storage_errors
-from shared.stores.jobs import Claim, JobStore
+from shared.stores.job_leases import Claim, DueJob, JobLeases
 from shared.telemetry import event
 from shared.usecases.raise_alerts import AlertSender
 
@@ -60,7 +60,7 @@ class Dispatcher:
 
     database: Database
     connectors: ConnectorStore
-    jobs: JobStore
+    leases: JobLeases
     calls: WorkerCalls
     alerts: AlertSender
     weight_of: Callable[[str], int]  # exchange -> weight of one page
@@ -101,7 +101,7 @@ class Dispatcher:
         """One look: claim what is due and hand it to the calling threads. Returns whether anything was claimed."""
         report.passes += 1
         now_ms = clock.now_ms()
-        if not self.jobs.has_due(to_datetime(now_ms)):
+        if not self.leases.has_due(to_datetime(now_ms)):
             return False
         free = _take_all(places, min(self.limits.starts_max, self.limits.calls_max))
         claims = self._claim(now_ms, free) if free else []
@@ -113,17 +113,17 @@ class Dispatcher:
         return bool(claims)
 
     def _claim(self, now_ms: int, places_count: int) -> list[Claim]:
-        leased = self.jobs.count_leased()
-        due: dict[str, list[str]] = {}
+        leased = self.leases.count_leased()
+        due: dict[str, list[DueJob]] = {}
         for connector in self.connectors.list_runnable():
             if _blocked_ms(connector, now_ms) > WAIT_MS_MAX:
                 continue
             weight = self.weight_of(connector["exchange"])
             room = servable_count(windows_of(connector), weight, self.limits.lease_ms, leased.get(connector["_id"], 0))
             if room:
-                due[connector["_id"]] = self.jobs.list_due_ids(connector["_id"], to_datetime(now_ms), min(room, places_count))
-        job_ids = share_fairly(due, places_count)
-        return self.jobs.claim(job_ids, self.holder, self.limits.lease_ms) if job_ids else []
+                due[connector["_id"]] = self.leases.list_due(connector["_id"], to_datetime(now_ms), min(room, places_count))
+        shared = share_fairly(due, places_count)
+        return self.leases.claim(shared, self.holder, self.limits.lease_ms) if shared else []
 
     def _start(self, claim: Claim, places: threading.Semaphore, deadline: Deadline, trigger: str, report: TickReport) -> None:
         """In a thread: call the worker and wait for it; what could not be started is given back."""
@@ -132,7 +132,7 @@ class Dispatcher:
             is_given_back = False
             if not result.is_started:
                 with storage_errors():
-                    is_given_back = self.jobs.give_back(claim.job_id, claim.fence, GIVE_BACK_MS)
+                    is_given_back = self.leases.give_back(claim.job_id, claim.fence, GIVE_BACK_MS)
                 if is_given_back:
                     event("worker_not_started", "WARNING", job_id=claim.job_id, detail=result.detail)
             with report.lock:

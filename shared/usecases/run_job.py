@@ -29,7 +29,7 @@ from shared.stores.alerts import AlertStore
 from shared.stores.candles import CandleStore, Series
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document, storage_errors
-from shared.stores.jobs import JobStore
+from shared.stores.job_leases import JobLeases
 from shared.stores.rate_limits import RateLimitStore
 from shared.stores.runs import RunStore
 from shared.telemetry import bound, event
@@ -41,6 +41,8 @@ CLOCK_LAG_MS_MAX: Final = 5_000
 # A paused connector's jobs look again this much later; resuming the connector makes them due at once.
 PAUSED_CONNECTOR_MS: Final = 60_000
 
+# A job that waits for the limit comes back this share of the longest wait early, to book the moment and be there on time.
+COME_BACK_EARLY: Final = 2
 LOGGED_FIELDS: Final = ("outcome", "pages", "requests", "candles", "revised", "error")
 
 OpenExchange = Callable[[Connector, Callable[[], int]], ExchangeClient]
@@ -83,7 +85,7 @@ class JobRunner:
 
     database: Database
     connectors: ConnectorStore
-    jobs: JobStore
+    leases: JobLeases
     limits: RateLimitStore
     candles: CandleStore
     runs: RunStore
@@ -99,19 +101,29 @@ class JobRunner:
             LeaseLost: the claim is not ours (any more); nothing was written after that was known.
             StorageUnavailable: MongoDB went away; the lease runs out and the job is claimed again.
         """
-        with storage_errors(), bound(job_id=job_id, run_id=run_id_of(job_id, fence)):
-            document = self.jobs.begin(job_id, fence, run_id_of(job_id, fence), self.run_limits.lease_ms)
+        run_id = run_id_of(job_id, fence)
+        with storage_errors(), bound(job_id=job_id, run_id=run_id), self.database.open_session() as session:
+            session_id = session.session_id["id"]
+            document = self.leases.begin(job_id, fence, run_id, self.run_limits.lease_ms, session_id)
             clock = ServerClock.stamped(to_ms(document["lock"]["started_at"]))
-            return _Run(self, document, fence, trigger, clock, deadline).run()
+            return _Run(self, document, fence, trigger, clock, deadline, session).run()
 
 
 class _Run:
     """One run: the state that its steps share."""
 
     def __init__(
-        self, runner: JobRunner, document: Document, fence: int, trigger: str, clock: ServerClock, deadline: Deadline
+        self,
+        runner: JobRunner,
+        document: Document,
+        fence: int,
+        trigger: str,
+        clock: ServerClock,
+        deadline: Deadline,
+        session: ClientSession,
     ) -> None:
         self._runner = runner
+        self._session = session
         self._document = document
         self._job = Job.from_document(document)
         self._fence = fence
@@ -151,7 +163,15 @@ class _Run:
         series = Series(job.exchange, job.symbol, job.timeframe.name)
         runner.candles.ensure_collection(series)
         self._writer = PageWriter(
-            job, self._fence, specs, series, runner.database, runner.jobs, runner.candles, runner.run_limits.lease_ms
+            job=job,
+            fence=self._fence,
+            specs=specs,
+            series=series,
+            database=runner.database,
+            session=self._session,
+            leases=runner.leases,
+            candles=runner.candles,
+            lease_ms=runner.run_limits.lease_ms,
         )
         self._fetcher = PageFetcher(
             job,
@@ -212,7 +232,8 @@ class _Run:
     def _ending_without_page(self, step: object, connector: Connector) -> Ending:
         now_ms = self._clock.now_ms()
         if isinstance(step, NoRoom):
-            return Ending(RunOutcome.WAITING, max(now_ms, step.at_ms), self._job.attempt)
+            early_ms = self._runner.run_limits.wait_ms_max // COME_BACK_EARLY
+            return Ending(RunOutcome.WAITING, max(now_ms, step.at_ms - early_ms), self._job.attempt)
         if isinstance(step, NothingDue):
             if self._is_done(self._cursor_ms):
                 return Ending(RunOutcome.DONE, now_ms, 0, status="done")
@@ -241,7 +262,7 @@ class _Run:
         """The last transaction: a page if there is one, lease released, next run set, job_runs, an alert for a hard failure."""
         change = change or Change.none()
         if self._writer is None:
-            record = self._runner.database.transact(lambda session: self._write_ending(ending, change, session))
+            record = self._runner.database.transact(lambda session: self._write_ending(ending, change, session), self._session)
         else:
             record, _ = self._writer.transact(change, lambda session, change: self._write_ending(ending, change, session))
         severity = {RunOutcome.FAILED: "WARNING", RunOutcome.ERROR: "ERROR"}.get(ending.outcome, "INFO")
@@ -253,7 +274,7 @@ class _Run:
         record = self._run_document(ending, change)
         has_failed = ending.outcome in (RunOutcome.FAILED, RunOutcome.ERROR)
         error = self._error_document(ending)
-        runner.jobs.finish(
+        runner.leases.finish(
             job.job_id,
             self._fence,
             status=ending.status,

@@ -14,7 +14,7 @@ from shared.domain.indicators import IndicatorSpec, compute_indicators, cumulati
 from shared.domain.jobs import Job, to_datetime
 from shared.stores.candles import CandleStore, Series, StoredCandles
 from shared.stores.database import Database, is_duplicate_key
-from shared.stores.jobs import JobStore
+from shared.stores.job_leases import JobLeases
 from shared.telemetry import event
 
 # How many candles of history are read at a time where a cumulative indicator has to start from the beginning.
@@ -67,7 +67,8 @@ class PageWriter:
     specs: tuple[IndicatorSpec, ...]
     series: Series
     database: Database
-    jobs: JobStore
+    session: ClientSession
+    leases: JobLeases
     candles: CandleStore
     lease_ms: int
     totals: StoreTotals = field(default_factory=StoreTotals)
@@ -92,7 +93,7 @@ class PageWriter:
         """
 
         def write(session: ClientSession, change: Change) -> str:
-            status = self.jobs.record_page(
+            status = self.leases.record_page(
                 self.job.job_id,
                 self.fence,
                 cursor=None if cursor_ms is None else to_datetime(cursor_ms),
@@ -114,7 +115,7 @@ class PageWriter:
         """
         for attempt in range(1, STORE_TRIES_MAX + 1):
             try:
-                return self.database.transact(partial(_with_change, write, change)), change
+                return self.database.transact(partial(_with_change, write, change), self.session), change
             except BulkWriteError as exc:
                 if not is_duplicate_key(exc) or attempt == STORE_TRIES_MAX:
                     raise

@@ -20,11 +20,9 @@ def main(mongodb_uri: str, database: str, seconds: float, lease_ms: int, pages_m
         try:
             now = to_datetime(platform.database.server_now_ms())
             due = [
-                job_id
-                for connector in platform.connectors.list_()
-                for job_id in platform.jobs.list_due_ids(connector["_id"], now, 8)
+                job for connector in platform.connectors.list_() for job in platform.leases.list_due(connector["_id"], now, 8)
             ]
-            claims = platform.jobs.claim(due[:1], f"pid {sys.argv[0]}", lease_ms) if due else []
+            claims = platform.leases.claim(due[:1], f"pid {sys.argv[0]}", lease_ms) if due else []
             for claimed in claims:
                 platform.runner.run(claimed.job_id, claimed.fence, "loop", Deadline.after(100))
             if not claims:

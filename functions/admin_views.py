@@ -1,0 +1,103 @@
+"""Documents as the API shows them: `id`, dates in ISO 8601 with Z and ms, nothing that functions keep for themselves."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from bson import ObjectId
+
+from shared.domain.jobs import to_ms
+from shared.domain.timeframes import TIMEFRAMES
+from shared.exchanges.client import RateLimitInfo
+from shared.exchanges.spec import ExchangeSpec
+from shared.stores.database import Document
+from shared.usecases.ask_exchange import SymbolList
+from shared.usecases.record_changes import without_internals
+
+View = dict[str, Any]
+
+
+def document_view(document: Document) -> View:
+    """Any document: connector, run, audit entry, alert."""
+    shown = without_internals(document) or {}
+    return {"id": to_json(shown.pop("_id")), **to_json(shown)}
+
+
+def job_view(document: Document, now_ms: int) -> View:
+    """A job, with its lease and how far its newest closed candle lies back (`lag_ms`, None before the first page)."""
+    lock = document["lock"]
+    cursor_at = document["cursor"]["last_ts"]
+    lag_ms = None
+    if cursor_at is not None:
+        lag_ms = max(0, now_ms - TIMEFRAMES[document["timeframe"]].close(to_ms(cursor_at)))
+    lease = {"fence": lock["fence"], "expires_at": to_json(lock.get("expires_at"))}
+    return {**document_view(document), "lease": lease, "lag_ms": lag_ms}
+
+
+def candle_view(document: Document) -> View:
+    """A candle under its open time."""
+    values = dict(document)
+    return {"open_at": to_json(values.pop("_id")), **to_json(values)}
+
+
+def exchange_view(spec: ExchangeSpec) -> View:
+    """What an exchange offers and allows, as it documents it."""
+    return {
+        "name": spec.name,
+        "timeframes": list(spec.timeframes),
+        "page_size": spec.page_limit,
+        "limits": [window.to_document() for window in spec.windows],
+        "weights": {"candles": spec.candles_weight, "symbols": spec.symbols_weight, "ping": spec.ping_weight},
+        "history_candles_max": spec.history_candles_max,
+        "empty_intervals": spec.empty_intervals.value,
+        "docs_url": spec.docs_url,
+    }
+
+
+def symbols_view(symbols: SymbolList) -> View:
+    """An exchange's symbols, and when it was asked for them."""
+    items = [
+        {"symbol": market.symbol, "exchange_symbol": market.exchange_symbol, "is_active": market.is_active}
+        for market in symbols.markets.values()
+    ]
+    return {"fetched_at": ms_view(symbols.fetched_ms), "items": items}
+
+
+def rate_limit_view(connector: Document, usage: Sequence[Document], info: RateLimitInfo) -> View:
+    """What the connector may use, what of it is used, why it is blocked if it is, and what the exchange documents."""
+    return {
+        "connector_id": connector["_id"],
+        "windows": [
+            {**{name: window[name] for name in ("rate_limit", "rate_limit_period_ms")}, "usage": window["used"]}
+            for window in usage
+        ],
+        "blocked_until": to_json(connector.get("blocked_until")),
+        "blocked_reason": connector.get("blocked_reason"),
+        "documented": {
+            "limits": [window.to_document() for window in info.windows],
+            "weights": {"candles": info.candles_weight, "symbols": info.symbols_weight, "ping": info.ping_weight},
+            "usage_headers": list(info.usage_headers),
+        },
+    }
+
+
+def ms_view(at_ms: int) -> str:
+    """A moment in UTC ms."""
+    return _iso(datetime.fromtimestamp(at_ms / 1000, UTC))
+
+
+def to_json(value: Any) -> Any:
+    """A BSON value as JSON knows it."""
+    if isinstance(value, datetime):
+        return _iso(value)
+    if isinstance(value, ObjectId):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {"id" if name == "_id" else name: to_json(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(inner) for inner in value]
+    return value
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

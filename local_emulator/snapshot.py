@@ -1,0 +1,155 @@
+"""What the view shows, read from MongoDB: it only reads, and needs nothing of the functions."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from pymongo.database import Database as MongoDatabase
+
+from shared.domain.jobs import to_ms
+from shared.domain.timeframes import TIMEFRAMES
+
+JOBS_MAX: Final = 200
+RUNS_MAX: Final = 60
+# One interval may be closed and not stored yet without the job being behind.
+FRESH_MS: Final = 10_000
+ORDINARY_OUTCOMES: Final = frozenset({"caught_up", "more", "done", "waiting", "paused"})
+
+Document = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorRow:
+    """A connector's first window: weight used now of its limit, and how long nothing may be sent to it at all."""
+
+    connector_id: str
+    status: str
+    used: int
+    limit: int
+    period_ms: int
+    blocked_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """A job. `progress` from 0 (its start) to 1 (now); `lag_ms` since the first candle that is not stored here has closed."""
+
+    job_id: str
+    exchange: str
+    symbol: str
+    timeframe: str
+    state: str
+    progress: float
+    lag_ms: int
+    candles: int
+    last_run_ms: int | None
+    indicators: tuple[str, ...]
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One look. `troubles` are (UTC seconds, text) of runs that did not end as they should, newest last."""
+
+    at_ms: int
+    connectors: tuple[ConnectorRow, ...]
+    jobs: tuple[JobRow, ...]
+    runs_count: int
+    troubles: tuple[tuple[float, str], ...]
+
+    @property
+    def candles(self) -> int:
+        """Candles stored by all jobs together."""
+        return sum(job.candles for job in self.jobs)
+
+    @property
+    def behind(self) -> int:
+        """How many jobs are not where they should be."""
+        return sum(job.state not in ("live", "done", "paused") for job in self.jobs)
+
+
+def take_snapshot(database: "MongoDatabase[dict[str, Any]]") -> Snapshot:
+    """Read connectors, jobs and recent runs."""
+    now_ms = int(time.time() * 1000)
+    runs = list(database["job_runs"].find({}).sort("finished_at", -1).limit(RUNS_MAX))
+    last_runs = _last_runs(database)
+    jobs = database["jobs"].find({}).sort("_id", 1).limit(JOBS_MAX)
+    return Snapshot(
+        at_ms=now_ms,
+        connectors=tuple(_connector_row(document, now_ms) for document in database["connectors"].find({}).sort("_id", 1)),
+        jobs=tuple(_job_row(document, last_runs.get(document["_id"]), now_ms) for document in jobs),
+        runs_count=database["job_runs"].estimated_document_count(),
+        troubles=tuple(_trouble(run) for run in reversed(runs) if run.get("outcome") not in ORDINARY_OUTCOMES),
+    )
+
+
+def _connector_row(document: Document, now_ms: int) -> ConnectorRow:
+    period_ms = int(document["rate_limit_period_ms"])
+    logs = document.get("limiter", {}).get("logs", ())
+    entries = next((log["entries"] for log in logs if log["period_ms"] == period_ms), ())
+    blocked_until = document.get("blocked_until")
+    return ConnectorRow(
+        connector_id=document["_id"],
+        status=document["status"],
+        used=sum(int(entry["w"]) for entry in entries if entry["t"] + period_ms > now_ms),
+        limit=int(document["rate_limit"]),
+        period_ms=period_ms,
+        blocked_ms=0 if blocked_until is None else max(0, to_ms(blocked_until) - now_ms),
+    )
+
+
+def _last_runs(database: "MongoDatabase[dict[str, Any]]") -> dict[str, datetime]:
+    """When each job was last run. In the order of the index, so that the server skips from job to job."""
+    stages: list[dict[str, Any]] = [
+        {"$sort": {"job_id": 1, "started_at": -1}},
+        {"$group": {"_id": "$job_id", "at": {"$first": "$started_at"}}},
+    ]
+    return {row["_id"]: row["at"] for row in database["job_runs"].aggregate(stages) if row["at"] is not None}
+
+
+def _job_row(document: Document, last_run_at: datetime | None, now_ms: int) -> JobRow:
+    timeframe = TIMEFRAMES[document["timeframe"]]
+    cursor_at: datetime | None = document["cursor"]["last_ts"]
+    start_ms = to_ms(document["start_at"])
+    end_at = document.get("end_at")
+    end_ms = now_ms if end_at is None else to_ms(end_at)
+    reached_ms = start_ms if cursor_at is None else timeframe.close(to_ms(cursor_at))
+    is_behind = timeframe.close(reached_ms) <= min(now_ms - FRESH_MS, end_ms)
+    last_error = document.get("last_error") or {}
+    return JobRow(
+        job_id=document["_id"],
+        exchange=document["exchange"],
+        symbol=document["symbol"],
+        timeframe=document["timeframe"],
+        state=_state(document, is_behind, now_ms),
+        progress=_progress(reached_ms - start_ms, timeframe.floor(end_ms) - start_ms),
+        lag_ms=max(0, min(now_ms, end_ms) - timeframe.close(reached_ms)),
+        candles=int(document.get("totals", {}).get("candles", 0)),
+        last_run_ms=None if last_run_at is None else max(0, now_ms - to_ms(last_run_at)),
+        indicators=tuple(str(indicator.get("as") or indicator.get("name")) for indicator in document.get("indicators", ())),
+        error=str(last_error.get("message") or last_error.get("code") or ""),
+    )
+
+
+def _state(document: Document, is_behind: bool, now_ms: int) -> str:
+    if document["status"] != "active":
+        return str(document["status"])
+    expires_at = document.get("lock", {}).get("expires_at")
+    if expires_at is not None and to_ms(expires_at) > now_ms:
+        return "running"
+    if document.get("attempt", 0):
+        return "retrying"
+    return "behind" if is_behind else "live"
+
+
+def _progress(done_ms: int, whole_ms: int) -> float:
+    return 1.0 if whole_ms <= 0 else min(1.0, max(0.0, done_ms / whole_ms))
+
+
+def _trouble(run: Document) -> tuple[float, str]:
+    error = run.get("error") or {}
+    message = error.get("message") or error.get("code") or "" if isinstance(error, Mapping) else str(error)
+    at = run.get("finished_at") or run.get("started_at")
+    return (to_ms(at) / 1000 if at else 0.0, f"{run.get('job_id')} {run.get('outcome')} {message}".strip())

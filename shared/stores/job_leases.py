@@ -1,0 +1,290 @@
+"""The lease on a job: claimed by a tick, begun and renewed by a worker, under whose fence every write of a run stands.
+
+A claim moves `next_run_at` to the lease's end, as does every renewal: so `next_run_at` always says when the job may be claimed
+next, a job that is running is not met by the search for due ones, and a dead worker's job falls due by itself. What slot
+the run stands for is kept in `lock.scheduled_at`.
+
+`lock.fence` is +1 at every claim and never reset. Every write of a run names {_id, lock.fence}: matching nothing means that
+the lease is lost.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import pymongo
+from pymongo import ASCENDING, ReturnDocument
+from pymongo.client_session import ClientSession
+from pymongo.errors import PyMongoError
+
+from shared.domain.jobs import PRIORITIES, to_datetime
+from shared.errors import LeaseLost
+from shared.stores.database import Database, Document
+
+COLLECTION: Final = "jobs"
+# Abandoned leases noted on the job until its next run writes them to job_runs; more than this many only if none ever ends.
+ABANDONED_MAX: Final = 20
+CLAIM_TIMEOUT_S: Final = 3.0
+# A released lock. As an expression it replaces the lock; a bare document in $set would be merged into it.
+_ONLY_FENCE: Final[Document] = {"$mergeObjects": [{"fence": "$lock.fence"}]}
+
+
+@dataclass(frozen=True, slots=True)
+class DueJob:
+    """A job that may be claimed. `session_id`: of the run that held it before and never released it."""
+
+    job_id: str
+    session_id: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One job that a tick may start: the worker is told {job_id, fence}."""
+
+    job_id: str
+    connector_id: str
+    fence: int
+
+
+class JobLeases:
+    """Claims, leases and the writes of runs, on the collection `jobs`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._collection = database.collection(COLLECTION)
+
+    def has_due(self, now: datetime) -> bool:
+        """Whether any active job is due: one look into an index."""
+        return self._collection.find_one({"status": "active", "next_run_at": {"$lte": now}}, {"_id": 1}) is not None
+
+    def list_due(self, connector_id: str, now: datetime, limit: int) -> list[DueJob]:
+        """A connector's due jobs: smaller priority first, then those due longest. Reads the index only up to `limit`."""
+        branches = [
+            {"connector_id": connector_id, "status": "active", "priority": priority, "next_run_at": {"$lte": now}}
+            for priority in sorted(set(PRIORITIES.values()))
+        ]
+        found = (
+            self._collection.find({"$or": branches}, {"lock.session_id": 1})
+            .sort([("priority", ASCENDING), ("next_run_at", ASCENDING)])
+            .limit(limit)
+        )
+        return [DueJob(document["_id"], document.get("lock", {}).get("session_id")) for document in found]
+
+    def count_leased(self) -> dict[str, int]:
+        """Per connector how many jobs are under a lease that has not run out."""
+        counted = self._collection.aggregate(
+            [
+                {"$match": {"lock.expires_at": {"$exists": True}, "$expr": {"$gt": ["$lock.expires_at", "$$NOW"]}}},
+                {"$group": {"_id": "$connector_id", "count": {"$sum": 1}}},
+            ],
+            hint="connector_id_1_lock.expires_at_1",
+        )
+        return {row["_id"]: row["count"] for row in counted}
+
+    def claim(self, jobs: Sequence[DueJob], holder: str, lease_ms: int) -> list[Claim]:
+        """Take the right to run those of the jobs that are still due, on the server's clock, in two commands.
+
+        A reply that was lost does no harm: what was claimed is read back by the claim's own id, and a claim that nobody uses
+        falls due again when its lease runs out. Nor does a job whose document is held by some transaction: the claim gives
+        up on it after CLAIM_TIMEOUT_S and keeps the others.
+        """
+        claim_id = uuid.uuid4().hex
+        ids = [job.job_id for job in jobs]
+        self._database.end_sessions([job.session_id for job in jobs if job.session_id is not None])
+        try:
+            with pymongo.timeout(CLAIM_TIMEOUT_S):
+                self._collection.update_many(_still_due(ids), _claim_pipeline(claim_id, holder, lease_ms))
+        except PyMongoError as exc:
+            if not exc.timeout:
+                raise
+        claimed = self._collection.find({"_id": {"$in": ids}, "lock.claim_id": claim_id}, {"connector_id": 1, "lock.fence": 1})
+        by_id = {document["_id"]: document for document in claimed}
+        return [
+            Claim(job_id, by_id[job_id]["connector_id"], by_id[job_id]["lock"]["fence"]) for job_id in ids if job_id in by_id
+        ]
+
+    def give_back(self, job_id: str, fence: int, delay_ms: int) -> bool:
+        """Undo a claim whose worker was not started: due again after `delay_ms`. Not if the worker has begun after all."""
+        result = self._collection.update_one(
+            {"_id": job_id, "lock.fence": fence, "lock.run_id": None},
+            [
+                {
+                    "$set": {
+                        "next_run_at": {"$max": ["$lock.scheduled_at", {"$add": ["$$NOW", delay_ms]}]},
+                        "lock": _ONLY_FENCE,
+                    }
+                }
+            ],
+        )
+        return result.matched_count == 1
+
+    def begin(self, job_id: str, fence: int, run_id: str, lease_ms: int, session_id: Any = None) -> Document:
+        """Start the run of a claim: once. Renews the lease and stamps `lock.started_at`; returns the job.
+
+        `session_id` is that of the session whose transactions the run will write in; who takes the job over ends it.
+
+        Raises:
+            LeaseLost: the fence is not the job's, or a worker has begun this claim already.
+        """
+        document = self._collection.find_one_and_update(
+            {"_id": job_id, "lock.fence": fence, "lock.run_id": None, "lock.claim_id": {"$exists": True}},
+            [
+                {
+                    "$set": {
+                        "lock.run_id": run_id,
+                        "lock.session_id": session_id,
+                        "lock.started_at": "$$NOW",
+                        "lock.expires_at": {"$add": ["$$NOW", lease_ms]},
+                        "next_run_at": {"$add": ["$$NOW", lease_ms]},
+                    }
+                }
+            ],
+            return_document=ReturnDocument.AFTER,
+        )
+        if document is None:
+            raise LeaseLost(f"job {job_id}: fence {fence} is not to be run (again)", job_id=job_id, fence=fence)
+        return document
+
+    def record_page(
+        self, job_id: str, fence: int, *, cursor: datetime | None, added: Document, lease_ms: int, session: ClientSession
+    ) -> str:
+        """A page's cursor and totals, and the lease renewed, in the transaction that stores its candles. Returns `status`.
+
+        Raises:
+            LeaseLost: the fence has moved on; the transaction must not commit.
+        """
+        return self._write_under_lease(
+            job_id,
+            fence,
+            {
+                **_cursor_stage(cursor),
+                **_totals_stage(added),
+                "lock.expires_at": {"$add": ["$$NOW", lease_ms]},
+                "next_run_at": {"$add": ["$$NOW", lease_ms]},
+            },
+            session,
+        )
+
+    def finish(
+        self,
+        job_id: str,
+        fence: int,
+        *,
+        status: str | None,
+        next_run_at: datetime,
+        attempt: int,
+        last_error: Document | None,
+        cursor: datetime | None,
+        added: Document,
+        facts: Document,
+        session: ClientSession,
+    ) -> None:
+        """The last write of a run: the lease is released (the fence stays) and the next run set. `status` None leaves it.
+
+        A run that was asked for meanwhile is due at once, and a status that was changed meanwhile (paused) stays.
+
+        Raises:
+            LeaseLost: the fence has moved on; the transaction must not commit.
+        """
+        changed_status = {} if status is None else {"status": {"$cond": [{"$eq": ["$status", "active"]}, status, "$status"]}}
+        requested = {"$ifNull": ["$run_requested", False]}
+        self._write_under_lease(
+            job_id,
+            fence,
+            {
+                **_cursor_stage(cursor),
+                **_totals_stage(added),
+                **changed_status,
+                **facts,
+                "next_run_at": {"$cond": [requested, "$$NOW", next_run_at]},
+                "run_requested": False,
+                "attempt": attempt,
+                "last_error": {"$literal": last_error},
+                "lock": _ONLY_FENCE,
+                "abandoned": [],
+            },
+            session,
+        )
+
+    def _write_under_lease(self, job_id: str, fence: int, fields: Document, session: ClientSession) -> str:
+        document = self._collection.find_one_and_update(
+            {"_id": job_id, "lock.fence": fence, "lock.run_id": {"$ne": None}},
+            [{"$set": fields}],
+            projection={"status": 1},
+            return_document=ReturnDocument.AFTER,
+            session=session,
+        )
+        if document is None:
+            raise LeaseLost(f"job {job_id}: fence {fence} has been passed on", job_id=job_id, fence=fence)
+        return str(document["status"])
+
+
+def _still_due(job_ids: Sequence[str]) -> Document:
+    return {
+        "_id": {"$in": list(job_ids)},
+        "status": "active",
+        "$expr": {
+            "$and": [
+                {"$lte": ["$next_run_at", "$$NOW"]},
+                {"$lte": [{"$ifNull": ["$lock.expires_at", to_datetime(0)]}, "$$NOW"]},
+            ]
+        },
+    }
+
+
+def _claim_pipeline(claim_id: str, holder: str, lease_ms: int) -> list[Document]:
+    expires = {"$add": ["$$NOW", lease_ms]}
+    was_abandoned = {"$ne": [{"$ifNull": ["$lock.claim_id", None]}, None]}
+    has_died = {"$ne": [{"$ifNull": ["$lock.run_id", None]}, None]}
+    lost_lease = {
+        "fence": "$lock.fence",
+        "holder": "$lock.holder",
+        "run_id": {"$ifNull": ["$lock.run_id", None]},
+        "scheduled_at": "$lock.scheduled_at",
+        "claimed_at": "$lock.claimed_at",
+        "started_at": {"$ifNull": ["$lock.started_at", None]},
+        "expired_at": "$lock.expires_at",
+    }
+    abandoned = {"$ifNull": ["$abandoned", []]}
+    return [
+        {
+            "$set": {
+                "abandoned": {
+                    "$cond": [
+                        was_abandoned,
+                        {"$slice": [{"$concatArrays": [abandoned, [lost_lease]]}, -ABANDONED_MAX]},
+                        abandoned,
+                    ]
+                },
+                "lock": {
+                    # An expression replaces the old lock; a bare document would be merged into it.
+                    "$mergeObjects": [
+                        {
+                            "fence": {"$add": [{"$ifNull": ["$lock.fence", 0]}, 1]},
+                            "holder": {"$literal": holder},
+                            "claim_id": claim_id,
+                            "run_id": None,
+                            "claimed_at": "$$NOW",
+                            "expires_at": expires,
+                            # A lease that ran out stands for the slot it was claimed for.
+                            "scheduled_at": {"$cond": [was_abandoned, "$lock.scheduled_at", "$next_run_at"]},
+                        }
+                    ]
+                },
+                "next_run_at": expires,
+                # A run that dies again and again has to end in `error` like one that fails again and again.
+                "attempt": {"$add": ["$attempt", {"$cond": [has_died, 1, 0]}]},
+            }
+        }
+    ]
+
+
+def _cursor_stage(cursor: datetime | None) -> Document:
+    """The cursor only moves forward; None leaves it."""
+    return {} if cursor is None else {"cursor.last_ts": {"$max": ["$cursor.last_ts", cursor]}}
+
+
+def _totals_stage(added: Document) -> Document:
+    return {f"totals.{name}": {"$add": [{"$ifNull": [f"$totals.{name}", 0]}, count]} for name, count in added.items()}

@@ -1,0 +1,129 @@
+"""Ask an exchange something for a person who waits: its answer to a ping, its symbols. Within the limit like every request."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from shared.deadline import ServerClock
+from shared.domain.connectors import Connector
+from shared.domain.rates import transit_ms, use_by_ms
+from shared.errors import ExchangeThrottled, RateLimitReached
+from shared.exchanges.catalog import load_spec
+from shared.exchanges.client import ExchangeClient, Market
+from shared.stores.rate_limits import RateLimitStore
+
+T = TypeVar("T")
+
+# A person waits this long for room in the limit; longer, and they are told when to come back.
+WAIT_MS_MAX: Final = 2_000
+# A grant that came too late to be used is thrown away and asked for again this often.
+LATE_GRANTS_MAX: Final = 3
+# Symbols come and go by the day.
+SYMBOLS_KEPT_S: Final = 3_600
+# A symbol that is not on the list may be new; but asking for nonsense must not spend the limit.
+SYMBOLS_REFRESH_S: Final = 60
+# Connectors come in tens; this only bounds what an instance may hold.
+LISTS_MAX: Final = 100
+
+OpenExchange = Callable[[Connector, Callable[[], int]], ExchangeClient]
+
+
+@dataclass(frozen=True, slots=True)
+class SymbolList:
+    """All pairs of an exchange by unified symbol, when they were asked for (UTC ms, and on this process's clock)."""
+
+    markets: dict[str, Market]
+    fetched_ms: int
+    fetched_monotonic: float
+
+    def age_s(self) -> float:
+        """How old it is."""
+        return time.monotonic() - self.fetched_monotonic
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """The list kept for one connector; one thread at a time fetches it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    symbols: SymbolList | None = None
+
+
+class ExchangeDesk:
+    """Sends single requests, each after its weight has been reserved. One an instance; safe between threads."""
+
+    def __init__(self, limits: RateLimitStore, open_exchange: OpenExchange) -> None:
+        self._limits = limits
+        self._open_exchange = open_exchange
+        self._lock = threading.Lock()
+        self._shelves: dict[tuple[str, str, str | None], _Shelf] = {}
+
+    def ping(self, connector: Connector) -> int:
+        """The round trip in ms. Raises as `_send` does."""
+        return self._send(connector, load_spec(connector.exchange).ping_weight, ExchangeClient.ping)[0]
+
+    def list_symbols(self, connector: Connector, kept_s: float = SYMBOLS_KEPT_S) -> SymbolList:
+        """The exchange's symbols, at most `kept_s` old. Raises as `_send` does."""
+        shelf = self._shelf(connector)
+        with shelf.lock:
+            if shelf.symbols is None or shelf.symbols.age_s() > kept_s:
+                weight = load_spec(connector.exchange).symbols_weight
+                markets, at_ms = self._send(connector, weight, ExchangeClient.list_symbols)
+                shelf.symbols = SymbolList({market.symbol: market for market in markets}, at_ms, time.monotonic())
+            return shelf.symbols
+
+    def find_market(self, connector: Connector, symbol: str) -> Market | None:
+        """The market, None if the exchange does not know the symbol: then its list is at most a minute old."""
+        market = self.list_symbols(connector).markets.get(symbol)
+        if market is not None and market.is_active:
+            return market
+        return self.list_symbols(connector, SYMBOLS_REFRESH_S).markets.get(symbol)
+
+    def _shelf(self, connector: Connector) -> _Shelf:
+        key = (connector.connector_id, connector.exchange, connector.base_url)
+        with self._lock:
+            if len(self._shelves) >= LISTS_MAX and key not in self._shelves:
+                self._shelves.clear()
+            return self._shelves.setdefault(key, _Shelf())
+
+    def _send(self, connector: Connector, weight: int, ask: Callable[[ExchangeClient], T]) -> tuple[T, int]:
+        """What the exchange says, and when the grant was made (UTC ms, the database's clock).
+
+        Raises:
+            RateLimitReached: no room within WAIT_MS_MAX; nothing was sent.
+            ExchangeError: what the exchange answered; a refusal for speed has blocked the connector by then.
+        """
+        windows = connector.windows
+        for _ in range(LATE_GRANTS_MAX):
+            reservation = self._limits.reserve(
+                connector.connector_id,
+                need=weight,
+                want=weight,
+                wait_ms_max=WAIT_MS_MAX,
+                use_by_ms=use_by_ms(windows),
+                transit_ms=transit_ms(windows),
+            )
+            if reservation.granted < weight:
+                raise _no_room(connector, reservation.wait_ms)
+            pause_s = reservation.send_from_monotonic - time.monotonic()
+            if pause_s > 0:
+                time.sleep(pause_s)
+            if reservation.is_late():
+                continue
+            clock = ServerClock(reservation.clock_ms, reservation.replied_monotonic)
+            try:
+                return ask(self._open_exchange(connector, clock.now_ms)), clock.now_ms()
+            except ExchangeThrottled as exc:
+                self._limits.block(connector.connector_id, exc.wait_ms, exc.message)
+                raise
+        raise _no_room(connector, 0)
+
+
+def _no_room(connector: Connector, wait_ms: int) -> RateLimitReached:
+    return RateLimitReached(
+        f"the rate limit of connector {connector.connector_id} has no room now; try again in {max(1, -(-wait_ms // 1000))} s",
+        wait_ms,
+        connector_id=connector.connector_id,
+    )

@@ -1,0 +1,188 @@
+"""Metrics, computed from MongoDB at every scrape: so every instance answers the same, and none has counters to lose.
+
+Counters are sums over the jobs' totals. A deleted job takes its share along, which Prometheus takes for a reset.
+Names and units: https://prometheus.io/docs/practices/naming/.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from shared.domain.jobs import JobKind, JobStatus, to_datetime, to_ms
+from shared.domain.timeframes import TIMEFRAMES
+from shared.stores.alerts import AlertStore
+from shared.stores.connectors import ConnectorStore
+from shared.stores.database import Database
+from shared.stores.job_summaries import JobSummaries
+from shared.stores.runs import RunStore
+
+# More series than this would cost Prometheus more than they tell; `chandler_lag_seconds_max` is over all jobs.
+JOB_SERIES_MAX: Final = 1_000
+# Long enough for five scrapes a minute apart, short enough to be read in a fraction of a second.
+RECENT_MS: Final = 5 * 60_000
+RECENT_RUNS_MAX: Final = 100_000
+
+Row = Mapping[str, Any]
+
+
+def lag_ms(timeframe: str, cursor_at: datetime | None, start_at: datetime, now_ms: int) -> int:
+    """How long ago the oldest interval that is still missing has closed; 0 while it is open. Never negative.
+
+    That is the interval after the cursor, or without a cursor the first one from `start_at` on.
+    """
+    grid = TIMEFRAMES[timeframe]
+    missing_ms = grid.ceil(to_ms(start_at)) if cursor_at is None else grid.close(to_ms(cursor_at))
+    return max(0, now_ms - grid.close(missing_ms))
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsCollector:
+    """A collector as `prometheus_client` takes them; reads six times whatever the number of jobs."""
+
+    database: Database
+    connectors: ConnectorStore
+    job_summaries: JobSummaries
+    runs: RunStore
+    alerts: AlertStore
+
+    def collect(self) -> Iterable[Metric]:
+        """All metric families, as of one moment on the database's clock."""
+        began = time.monotonic()
+        now_ms = self.database.server_now_ms()
+        rows = self.job_summaries.summarise(to_datetime(now_ms))
+        connectors = self.connectors.list_usage(now_ms)
+        families = [
+            *_job_families(rows, now_ms),
+            *_total_families(rows),
+            _job_lag_family(self.job_summaries.list_followers(JOB_SERIES_MAX), now_ms),
+            *_connector_families(connectors, now_ms),
+            _recent_family(self.runs.count_recent(to_datetime(now_ms - RECENT_MS), RECENT_RUNS_MAX)),
+            GaugeMetricFamily("chandler_alerts_open", "Alerts that nobody has resolved.", value=self.alerts.count_open()),
+        ]
+        duration = GaugeMetricFamily("chandler_scrape_duration_seconds", "How long this answer took to compute.")
+        duration.add_metric((), time.monotonic() - began)
+        return [*families, duration]
+
+
+def _job_families(rows: Sequence[Row], now_ms: int) -> list[Metric]:
+    jobs = GaugeMetricFamily("chandler_jobs", "Jobs.", labels=("connector", "status", "kind"))
+    due = GaugeMetricFamily("chandler_jobs_due", "Active jobs that wait for a tick to claim them.", labels=("connector",))
+    leased = GaugeMetricFamily("chandler_jobs_leased", "Jobs under a lease.", labels=("connector",))
+    overdue = GaugeMetricFamily(
+        "chandler_due_seconds_max", "How long the job that is due longest has been due; 0 if none.", labels=("connector",)
+    )
+    lag = GaugeMetricFamily(
+        "chandler_lag_seconds_max",
+        "Time since the close of the oldest interval that is missing, over all active live jobs.",
+        labels=("connector",),
+    )
+    overdue_ms: Counter[str] = Counter()
+    lags_ms: Counter[str] = Counter()
+    for row in rows:
+        connector = row["connector_id"]
+        if row["due_at_min"] is not None:
+            overdue_ms[connector] = max(overdue_ms[connector], now_ms - to_ms(row["due_at_min"]))
+        if row["status"] == JobStatus.ACTIVE and row["kind"] == JobKind.LIVE:
+            lags_ms[connector] = max(lags_ms[connector], _row_lag_ms(row, now_ms))
+    for key, count in sorted(_sums(rows, "count", ("connector_id", "status", "kind")).items()):
+        jobs.add_metric(key, count)
+    for key, count in sorted(_sums(rows, "due").items()):
+        due.add_metric(key, count)
+        overdue.add_metric(key, overdue_ms[key[0]] / 1000)
+    for key, count in sorted(_sums(rows, "leased").items()):
+        leased.add_metric(key, count)
+    for connector in sorted(lags_ms):
+        lag.add_metric((connector,), lags_ms[connector] / 1000)
+    return [jobs, due, leased, overdue, lag]
+
+
+def _row_lag_ms(row: Row, now_ms: int) -> int:
+    """The largest lag of a group with one timeframe: that of its earliest cursor, or earliest start without one."""
+    lags = [0]
+    if row["cursor_at_min"] is not None:
+        lags.append(lag_ms(row["timeframe"], row["cursor_at_min"], row["cursor_at_min"], now_ms))
+    if row["start_at_min"] is not None:
+        lags.append(lag_ms(row["timeframe"], None, row["start_at_min"], now_ms))
+    return max(lags)
+
+
+def _total_families(rows: Sequence[Row]) -> list[Metric]:
+    runs = CounterMetricFamily(
+        "chandler_runs", "Runs that workers ended: failed, or ok for every other end.", labels=("connector", "outcome")
+    )
+    failures = _sums(rows, "failures")
+    for (connector,), count in sorted(_sums(rows, "runs").items()):
+        failed = failures[(connector,)]
+        runs.add_metric((connector, "failed"), failed)
+        runs.add_metric((connector, "ok"), count - failed)
+    families: list[Metric] = [runs]
+    for name, field, text in (
+        ("chandler_candles_stored", "candles", "Candles stored."),
+        ("chandler_candles_revised", "revisions", "Stored candles that the exchange has corrected."),
+        ("chandler_requests", "requests", "Requests for candles sent to the exchange."),
+        ("chandler_request_weight", "weight", "Weight of these requests, in the exchange's unit."),
+    ):
+        family = CounterMetricFamily(name, text, labels=("connector",))
+        for key, total in sorted(_sums(rows, field).items()):
+            family.add_metric(key, total)
+        families.append(family)
+    return families
+
+
+def _job_lag_family(followers: Sequence[Row], now_ms: int) -> Metric:
+    family = GaugeMetricFamily(
+        "chandler_job_lag_seconds",
+        f"Time since the close of the job's oldest missing interval; of the first {JOB_SERIES_MAX} active live jobs by id.",
+        labels=("connector", "job"),
+    )
+    for job in followers:
+        lag = lag_ms(job["timeframe"], job["cursor"]["last_ts"], job["start_at"], now_ms)
+        family.add_metric((job["connector_id"], job["_id"]), lag / 1000)
+    return family
+
+
+def _connector_families(connectors: Sequence[Row], now_ms: int) -> list[Metric]:
+    active = GaugeMetricFamily("chandler_connector_active", "1 if the connector is not paused.", labels=("connector",))
+    blocked = GaugeMetricFamily(
+        "chandler_connector_blocked_seconds", "How long the exchange is not asked any more.", labels=("connector",)
+    )
+    limit = GaugeMetricFamily("chandler_rate_limit", "Weight allowed in the window.", labels=("connector", "period_ms"))
+    usage = GaugeMetricFamily("chandler_rate_limit_usage", "Weight now in the window.", labels=("connector", "period_ms"))
+    for connector in connectors:
+        until_at = connector["blocked_until"]
+        active.add_metric((connector["_id"],), int(connector["status"] == "active"))
+        blocked.add_metric((connector["_id"],), 0 if until_at is None else max(0, to_ms(until_at) - now_ms) / 1000)
+        # Two windows of one length are one series: the stricter limit.
+        by_period = {window["rate_limit_period_ms"]: window for window in _strictest_last(connector["windows"])}
+        for period_ms, window in sorted(by_period.items()):
+            limit.add_metric((connector["_id"], str(period_ms)), window["rate_limit"])
+            usage.add_metric((connector["_id"], str(period_ms)), window["used"])
+    return [active, blocked, limit, usage]
+
+
+def _strictest_last(windows: Iterable[Row]) -> list[Row]:
+    return sorted(windows, key=lambda window: int(window["rate_limit"]), reverse=True)
+
+
+def _recent_family(counted: Sequence[Row]) -> Metric:
+    family = GaugeMetricFamily(
+        "chandler_runs_recent",
+        f"Runs that ended within the last {RECENT_MS // 1000} seconds, by their exact outcome.",
+        labels=("connector", "outcome"),
+    )
+    for row in sorted(counted, key=lambda row: (str(row["connector_id"]), str(row["outcome"]))):
+        family.add_metric((row["connector_id"], row["outcome"]), row["count"])
+    return family
+
+
+def _sums(rows: Iterable[Row], field: str, by: Sequence[str] = ("connector_id",)) -> Counter[tuple[str, ...]]:
+    """The sum of a field per combination of the fields in `by`; those with 0 are there too."""
+    sums: Counter[tuple[str, ...]] = Counter()
+    for row in rows:
+        sums[tuple(row[name] for name in by)] += row[field]
+    return sums

@@ -1,0 +1,188 @@
+"""Make, change, pause, resume and delete connectors, each change with its audit entry in one transaction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pymongo.client_session import ClientSession
+
+from shared.domain.connectors import CONNECTOR_ID_PATTERN, ConnectorStatus, windows_of
+from shared.domain.jobs import to_datetime
+from shared.errors import Conflict, InvalidRequest
+from shared.exchanges.catalog import load_spec
+from shared.exchanges.spec import ExchangeSpec
+from shared.stores.audit_log import AuditLog
+from shared.stores.connector_holds import ConnectorHolds
+from shared.stores.connectors import ConnectorStore
+from shared.stores.database import Database, Document
+from shared.stores.jobs import JobStore
+from shared.stores.rate_limits import initial_limiter, windows_document
+from shared.usecases.check_base_url import check_base_url
+from shared.usecases.record_changes import Author, record_change
+from shared.usecases.run_job import PAUSED_CONNECTOR_MS
+
+# What a person may set; everything else in the document is the platform's.
+EDITABLE_FIELDS: Final = frozenset(
+    {"base_url", "rate_limit", "rate_limit_period_ms", "extra_rate_limits", "settle_delay_ms", "publish_grace_ms"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectorManager:
+    """The edits of connectors. `revision` None: whatever it is now."""
+
+    database: Database
+    connectors: ConnectorStore
+    holds: ConnectorHolds
+    jobs: JobStore
+    audit_log: AuditLog
+    hosts_allowed: Sequence[str]
+
+    def create(self, connector_id: str | None, exchange: str, fields: Document, author: Author) -> Document:
+        """A new connector: the exchange's documented limits, and in their place the `fields` that are given.
+
+        Raises:
+            InvalidRequest: unknown exchange, an id that is no slug, limits that make no sense, a base_url that may not be.
+            Conflict: the id is taken.
+        """
+        spec = load_spec(exchange)
+        connector_id = exchange if connector_id is None else connector_id
+        if not CONNECTOR_ID_PATTERN.fullmatch(connector_id):
+            raise InvalidRequest.for_field("id", "has to be 1 to 40 of a-z, 0-9, _ and -, not beginning with _ or -")
+        now = to_datetime(self.database.server_now_ms())
+        document: Document = {
+            "_id": connector_id,
+            "exchange": exchange,
+            "status": ConnectorStatus.ACTIVE.value,
+            **windows_document(spec.windows),
+            "rate_limit_usage": 0,
+            "period_start_at": None,
+            "blocked_until": None,
+            "base_url": None,
+            "settle_delay_ms": spec.settle_delay_ms,
+            "publish_grace_ms": spec.publish_grace_ms,
+            **_only_editable(fields),
+            "revision": 1,
+            "created_at": now,
+            "updated_at": now,
+        }
+        self._check(document, spec)
+
+        def write(session: ClientSession) -> None:
+            # So that all stripes are there when jobs are made.
+            self.holds.exclude(connector_id, session)
+            self.connectors.insert({**document, "limiter": initial_limiter()}, session)
+            self._record(author, "create", connector_id, None, document, session)
+
+        self.database.transact(write)
+        return document
+
+    def patch(self, connector_id: str, fields: Document, revision: int | None, author: Author) -> Document:
+        """Set the given fields; a changed limit holds from the next request on.
+
+        Raises:
+            InvalidRequest, NotFound, PreconditionFailed.
+        """
+        if not fields:
+            raise InvalidRequest("nothing to change: the body is empty")
+        before = self.connectors.get(connector_id)
+        spec = load_spec(before["exchange"])
+        if fields.get("base_url") is not None:
+            # Looking up a host can take seconds, too long for a transaction.
+            check_base_url(fields["base_url"], self.hosts_allowed)
+
+        def write(session: ClientSession) -> Document:
+            before = self.connectors.get(connector_id, session)
+            check_windows({**before, **fields}, spec)
+            after = self.connectors.update(connector_id, revision, _only_editable(fields), session)
+            self._record(author, "patch", connector_id, before, after, session)
+            return after
+
+        return self.database.transact(write)
+
+    def delete(self, connector_id: str, revision: int | None, author: Author) -> None:
+        """Remove a connector that no job uses; its candles stay.
+
+        Raises:
+            Conflict: there are jobs.
+            NotFound, PreconditionFailed.
+        """
+
+        def write(session: ClientSession) -> None:
+            # A job cannot be made between the counting and the removal.
+            self.holds.exclude(connector_id, session)
+            before = self.connectors.get(connector_id, session)
+            count = self.jobs.count({"connector_id": connector_id}, session)
+            if count:
+                raise Conflict(f"{count} jobs use connector {connector_id}; delete them first", connector_id=connector_id)
+            self.connectors.delete(connector_id, revision, session)
+            self._record(author, "delete", connector_id, before, None, session)
+
+        self.database.transact(write)
+
+    def pause(self, connector_id: str, revision: int | None, author: Author) -> Document:
+        """No job of it asks the exchange any more; runs on their way end their page. Raises NotFound, PreconditionFailed."""
+        return self._set_status(connector_id, ConnectorStatus.PAUSED, revision, author)
+
+    def resume(self, connector_id: str, revision: int | None, author: Author) -> Document:
+        """Let its jobs run again, those that found it paused at once. Raises NotFound, PreconditionFailed."""
+        document = self._set_status(connector_id, ConnectorStatus.ACTIVE, revision, author)
+        # After the commit: it may be thousands of jobs, and without it they look again within a minute by themselves.
+        self.jobs.hasten(connector_id, PAUSED_CONNECTOR_MS)
+        return document
+
+    def _set_status(self, connector_id: str, status: ConnectorStatus, revision: int | None, author: Author) -> Document:
+        action = "pause" if status is ConnectorStatus.PAUSED else "resume"
+
+        def write(session: ClientSession) -> Document:
+            before = self.connectors.get(connector_id, session)
+            if before["status"] == status.value and revision in (None, before["revision"]):
+                return before
+            after = self.connectors.update(connector_id, revision, {"status": status.value}, session)
+            self._record(author, action, connector_id, before, after, session)
+            return after
+
+        return self.database.transact(write)
+
+    def _check(self, document: Document, spec: ExchangeSpec) -> None:
+        check_windows(document, spec)
+        if document["base_url"] is not None:
+            check_base_url(document["base_url"], self.hosts_allowed)
+
+    def _record(
+        self,
+        author: Author,
+        verb: str,
+        connector_id: str,
+        before: Document | None,
+        after: Document | None,
+        session: ClientSession,
+    ) -> None:
+        target = f"connectors/{connector_id}"
+        record_change(self.audit_log, author, f"connector.{verb}", target, before=before, after=after, session=session)
+
+
+def check_windows(document: Document, spec: ExchangeSpec) -> None:
+    """Whether the limits of a connector document can be kept and let every kind of request through.
+
+    Raises:
+        InvalidRequest: two windows of one period (the limiter keeps one log a period), or a limit below one request's weight.
+    """
+    heaviest = max(spec.candles_weight, spec.symbols_weight, spec.ping_weight)
+    problems: list[tuple[str, str]] = []
+    seen: set[int] = set()
+    for number, window in enumerate(windows_of(document)):
+        at = "" if number == 0 else f"extra_rate_limits.{number - 1}."
+        if window.limit < heaviest:
+            message = f"{window.limit} is less than one request of {spec.name} can weigh ({heaviest}); it could never be sent"
+            problems.append((f"{at}rate_limit", message))
+        if window.period_ms in seen:
+            problems.append((f"{at}rate_limit_period_ms", f"another limit has the period {window.period_ms} ms already"))
+        seen.add(window.period_ms)
+    if problems:
+        raise InvalidRequest("; ".join(f"{field}: {message}" for field, message in problems), problems)
+
+
+def _only_editable(fields: Document) -> Document:
+    assert set(fields) <= EDITABLE_FIELDS, f"not for people to set: {sorted(set(fields) - EDITABLE_FIELDS)}"
+    return fields

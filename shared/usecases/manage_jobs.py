@@ -1,0 +1,282 @@
+"""Make, change, run, pause, resume and delete jobs, each change with its audit entry in one transaction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pymongo.client_session import ClientSession
+
+from shared.domain.connectors import Connector
+from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
+from shared.domain.job_ranges import check_end_ms, decide_kind, decide_start_ms
+from shared.domain.jobs import PRIORITIES, SYMBOL_PATTERN, JobKind, JobStatus, job_id_of, to_datetime, to_ms
+from shared.domain.timeframes import TIMEFRAMES
+from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.exchanges.catalog import load_spec
+from shared.exchanges.spec import ExchangeSpec
+from shared.stores.alerts import AlertStore
+from shared.stores.audit_log import AuditLog
+from shared.stores.candles import CandleStore, Series
+from shared.stores.connector_holds import ConnectorHolds
+from shared.stores.connectors import ConnectorStore
+from shared.stores.database import Database, Document
+from shared.stores.jobs import JobStore
+from shared.usecases.ask_exchange import ExchangeDesk
+from shared.usecases.record_changes import Author, record_change
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """What a caller asks for. Times are UTC ms; None stands for the default, for `end_ms` for no end.
+
+    `indicators` are requests as `resolve_indicators` takes them: None for the default ones, empty for none.
+    """
+
+    connector_id: str
+    symbol: str
+    timeframe: str
+    overlap: int
+    kind: JobKind | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
+    indicators: tuple[Mapping[str, Any], ...] | None = None
+    priority: int | None = None
+    is_paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobChanges:
+    """What a caller changes; None: as it is."""
+
+    indicators: tuple[Mapping[str, Any], ...] | None = None
+    overlap: int | None = None
+    priority: int | None = None
+    end_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobManager:
+    """The edits of jobs. `revision` None: whatever it is now."""
+
+    database: Database
+    connectors: ConnectorStore
+    holds: ConnectorHolds
+    jobs: JobStore
+    candles: CandleStore
+    alerts: AlertStore
+    audit_log: AuditLog
+    desk: ExchangeDesk
+
+    def create(self, new: NewJob, author: Author) -> Document:
+        """A new job, due at once unless paused. The exchange is asked whether it has the symbol before anything is stored.
+
+        Raises:
+            InvalidRequest: connector, symbol, timeframe, indicators, kind or range; names the field.
+            Conflict: the job is there already.
+            RateLimitReached, ExchangeError: the exchange could not be asked; nothing was stored.
+        """
+        connector = self._connector_of(new)
+        spec = load_spec(connector.exchange)
+        document = plan_job(new, connector.exchange, spec, self.database.server_now_ms())
+        if self.jobs.count({"_id": document["_id"]}):
+            raise Conflict(f"job {document['_id']} exists already", job_id=document["_id"])
+        self._check_market(connector, new.symbol)
+
+        def write(session: ClientSession) -> None:
+            try:
+                self.holds.share(new.connector_id, session)
+                self.connectors.get(new.connector_id, session)
+            except NotFound as exc:
+                raise InvalidRequest.for_field("connector_id", exc.message) from exc
+            self.jobs.insert(document, session)
+            self._record(author, "create", document["_id"], None, document, session)
+
+        self.database.transact(write)
+        return document
+
+    def patch(self, job_id: str, changes: JobChanges, revision: int | None, author: Author) -> Document:
+        """Change indicators, overlap, priority, or the end of a backfill; a later end makes one that is done active again.
+
+        Raises:
+            InvalidRequest, NotFound, PreconditionFailed.
+        """
+        fields: Document = {}
+        if changes.indicators is not None:
+            fields["indicators"] = [spec.to_document() for spec in resolve_indicators(changes.indicators)]
+        if changes.overlap is not None:
+            fields["overlap"] = changes.overlap
+        if changes.priority is not None:
+            fields["priority"] = changes.priority
+        if not fields and changes.end_ms is None:
+            raise InvalidRequest("nothing to change: the body is empty")
+
+        def write(session: ClientSession) -> Document:
+            before = self.jobs.get(job_id, session)
+            moved = {} if changes.end_ms is None else plan_end(before, changes.end_ms)
+            after = self.jobs.update(job_id, revision, {**fields, **moved}, session)
+            if after["status"] != before["status"]:
+                after = self.jobs.make_due(job_id, session)
+            self._record(author, "patch", job_id, before, after, session)
+            return after
+
+        return self.database.transact(write)
+
+    def delete(self, job_id: str, revision: int | None, author: Author, *, with_candles: bool) -> None:
+        """Remove a job; a run on its way can write nothing more. The candles stay unless they are to go too.
+
+        Raises:
+            Conflict: the candles are to go, but another job keeps the same series.
+            NotFound, PreconditionFailed.
+        """
+
+        def write(session: ClientSession) -> Document:
+            before = self.jobs.get(job_id, session)
+            same_series = {name: before[name] for name in ("exchange", "symbol", "timeframe")}
+            if with_candles and self.jobs.count({**same_series, "_id": {"$ne": job_id}}, session):
+                raise Conflict(f"other jobs keep the candles of {job_id} too; delete those first, or leave the candles")
+            self.jobs.delete(job_id, revision, session)
+            self.alerts.resolve(f"jobs/{job_id}", session)
+            verb = "delete_with_candles" if with_candles else "delete"
+            self._record(author, verb, job_id, before, None, session)
+            return before
+
+        before = self.database.transact(write)
+        if with_candles:
+            series = Series(before["exchange"], before["symbol"], before["timeframe"])
+            self.candles.drop(series)
+            # Instances that have seen the collection do not ask again; it must not come back unclustered.
+            self.candles.ensure_collection(series)
+
+    def run_now(self, job_id: str, author: Author) -> Document:
+        """Make an active job due. Raises NotFound, and Conflict where it is not active."""
+
+        def write(session: ClientSession) -> Document:
+            before = self.jobs.get(job_id, session)
+            after = self.jobs.make_due(job_id, session)
+            self._record(author, "run", job_id, before, after, session)
+            return after
+
+        return self.database.transact(write)
+
+    def pause(self, job_id: str, revision: int | None, author: Author) -> Document:
+        """Keep an active job from running; a run on its way ends with its page.
+
+        Raises:
+            Conflict: it is in error or done, so there is nothing to pause.
+            NotFound, PreconditionFailed.
+        """
+
+        def write(session: ClientSession) -> Document:
+            before = self.jobs.get(job_id, session)
+            status = before["status"]
+            if status == JobStatus.PAUSED and revision in (None, before["revision"]):
+                return before
+            if status not in (JobStatus.ACTIVE, JobStatus.PAUSED):
+                raise Conflict(f"job {job_id} is {status}; only an active job can be paused")
+            after = self.jobs.update(job_id, revision, {"status": JobStatus.PAUSED.value}, session)
+            self._record(author, "pause", job_id, before, after, session)
+            return after
+
+        return self.database.transact(write)
+
+    def resume(self, job_id: str, revision: int | None, author: Author) -> Document:
+        """Let a paused job run again, or one in error try anew: failures forgotten, its alert resolved, due now.
+
+        Raises:
+            Conflict: it is done; nothing is left to run.
+            NotFound, PreconditionFailed.
+        """
+
+        def write(session: ClientSession) -> Document:
+            before = self.jobs.get(job_id, session)
+            if before["status"] == JobStatus.ACTIVE and revision in (None, before["revision"]):
+                return before
+            if before["status"] == JobStatus.DONE:
+                raise Conflict(f"job {job_id} is done; give it a later end_at to go on")
+            fresh = {"status": JobStatus.ACTIVE.value, "attempt": 0, "last_error": None}
+            self.jobs.update(job_id, revision, fresh, session)
+            self.alerts.resolve(f"jobs/{job_id}", session)
+            after = self.jobs.make_due(job_id, session)
+            self._record(author, "resume", job_id, before, after, session)
+            return after
+
+        return self.database.transact(write)
+
+    def _connector_of(self, new: NewJob) -> Connector:
+        try:
+            return self.connectors.get_connector(new.connector_id)
+        except NotFound as exc:
+            raise InvalidRequest.for_field("connector_id", exc.message) from exc
+
+    def _check_market(self, connector: Connector, symbol: str) -> None:
+        market = self.desk.find_market(connector, symbol)
+        if market is None:
+            raise InvalidRequest.for_field("symbol", f"{connector.exchange} has no {symbol}; see its list of symbols")
+        if not market.is_active:
+            raise InvalidRequest.for_field("symbol", f"{symbol} is not traded on {connector.exchange} now")
+
+    def _record(
+        self, author: Author, verb: str, job_id: str, before: Document | None, after: Document | None, session: ClientSession
+    ) -> None:
+        target = f"jobs/{job_id}"
+        record_change(self.audit_log, author, f"job.{verb}", target, before=before, after=after, session=session)
+
+
+def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Document:
+    """The document of a new job, with all that can be judged without asking anybody. Raises InvalidRequest."""
+    timeframe = TIMEFRAMES.get(new.timeframe)
+    if timeframe is None or new.timeframe not in spec.timeframes:
+        supported = ", ".join(spec.timeframes)
+        raise InvalidRequest.for_field("timeframe", f"{exchange} has no {new.timeframe!r}; supported are {supported}")
+    if not SYMBOL_PATTERN.fullmatch(new.symbol) or spec.symbol_form.write(new.symbol) is None:
+        form = "BASE/QUOTE" if spec.symbol_form.swap is None else "BASE/QUOTE or BASE/QUOTE:SETTLE"
+        raise InvalidRequest.for_field("symbol", f"{new.symbol!r} is not of the form {form} (as in BTC/USDT)")
+    kind = decide_kind(new.kind, new.end_ms)
+    start_ms = decide_start_ms(
+        timeframe,
+        kind=kind,
+        start_ms=new.start_ms,
+        end_ms=new.end_ms,
+        now_ms=now_ms,
+        history_candles_max=spec.history_candles_max,
+        exchange=exchange,
+    )
+    specs = DEFAULT_INDICATORS if new.indicators is None else resolve_indicators(new.indicators)
+    job_id = job_id_of(new.connector_id, new.symbol, new.timeframe)
+    now = to_datetime(now_ms)
+    return {
+        "_id": job_id if kind is JobKind.LIVE else f"{job_id}:{start_ms}-{new.end_ms}",
+        "connector_id": new.connector_id,
+        "exchange": exchange,
+        "symbol": new.symbol,
+        "timeframe": new.timeframe,
+        "kind": kind.value,
+        "status": (JobStatus.PAUSED if new.is_paused else JobStatus.ACTIVE).value,
+        "priority": PRIORITIES[kind] if new.priority is None else new.priority,
+        "start_at": to_datetime(start_ms),
+        "end_at": None if new.end_ms is None else to_datetime(new.end_ms),
+        "history_start_at": None,
+        "next_run_at": now,
+        "run_requested": False,
+        "cursor": {"last_ts": None},
+        "lock": {"fence": 0},
+        "abandoned": [],
+        "attempt": 0,
+        "last_error": None,
+        "indicators": [spec.to_document() for spec in specs],
+        "overlap": new.overlap,
+        "totals": {},
+        "revision": 1,
+        "created_at": now,
+        "updated_at": now,
+    }
+
+
+def plan_end(job: Document, end_ms: int) -> Document:
+    """The fields that another end of a backfill changes. Raises InvalidRequest for a live job, or an end before the start."""
+    if job["kind"] == JobKind.LIVE:
+        raise InvalidRequest.for_field("end_at", "a live job has no end")
+    check_end_ms(to_ms(job["start_at"]), end_ms)
+    is_reopened = job["status"] == JobStatus.DONE and end_ms > to_ms(job["end_at"])
+    reopened = {"status": JobStatus.ACTIVE.value} if is_reopened else {}
+    return {"end_at": to_datetime(end_ms), **reopened}
