@@ -89,7 +89,7 @@ def only(request: Request, *methods: str) -> None:
 
 def respond(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A JSON response."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(value, allow_nan=False)
     return Response(text + "\n", status, headers, content_type="application/json")
 
 
@@ -114,7 +114,7 @@ def _problem(exc: PlatformError, request_id: str) -> Response:
         headers["Retry-After"] = str(max(1, -(-wait_ms // 1000))) if isinstance(wait_ms, int) else RETRY_AFTER_S
     if isinstance(exc, ConfigurationError):
         headers["Cache-Control"] = "no-store"
-    text = json.dumps(body, ensure_ascii=False)
+    text = json.dumps(body)
     return Response(text + "\n", exc.http_status, headers, content_type="application/problem+json")
 
 
