@@ -170,7 +170,7 @@ def _resolve_params(at: str, function: TaFunction, given: object, problems: Prob
 def _checked(at: str, parameter: Parameter, value: object, problems: Problems) -> Number:
     """The value as the parameter's own type; whole floats pass for integers, as JSON and BSON do not tell them apart."""
     wanted = "a whole number" if parameter.is_integer else "a number"
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
     if not isinstance(value, int | float) or not is_number or (parameter.is_integer and value != int(value)):
         problems.append((f"{at}.{parameter.name}", f"{value!r} is not {wanted}"))
     elif not parameter.low <= value <= parameter.high:
