@@ -24,7 +24,8 @@ check: setup
 	$(BIN)/python -m pytest tests/unit tests/architecture
 
 test: check
-	$(BIN)/python -m pytest -m "not soak" --ignore=tests/unit --ignore=tests/architecture
+	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m "not soak and not alone" -n 3 --dist worksteal --ignore=tests/unit --ignore=tests/architecture
 
 soak: setup
 	$(BIN)/python -m pytest -m soak

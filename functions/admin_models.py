@@ -24,7 +24,7 @@ CANDLES_DEFAULT: Final = 1_000
 CANDLES_MAX: Final = 5_000
 OVERLAP_DEFAULT: Final = 2
 OVERLAP_MAX: Final = 10
-# The limiter's grants live at least 100 ms, and arrive within another 100; below this a window would mostly be margin.
+# The limiter's grants live at least 100 ms, and arrive within another 150; below this a window would mostly be margin.
 PERIOD_MS_MIN: Final = 100
 PERIOD_MS_MAX: Final = 24 * 3_600_000
 RATE_LIMIT_MAX: Final = 1_000_000_000

@@ -24,11 +24,14 @@ def document_view(document: Document) -> View:
 
 
 def job_view(document: Document, now_ms: int) -> View:
-    """A job, with its lease and how far its newest closed candle lies back (`lag_ms`, None before the first page)."""
+    """A job, with its lease and how far its newest closed candle lies back (`lag_ms`).
+
+    None before the first page, and for a range that is done.
+    """
     lock = document["lock"]
     cursor_at = document["cursor"]["last_ts"]
     lag_ms = None
-    if cursor_at is not None:
+    if cursor_at is not None and document["status"] != "done":
         lag_ms = max(0, now_ms - TIMEFRAMES[document["timeframe"]].close(to_ms(cursor_at)))
     lease = {"fence": lock["fence"], "expires_at": to_json(lock.get("expires_at"))}
     return {**document_view(document), "lease": lease, "lag_ms": lag_ms}

@@ -108,7 +108,8 @@ class JobLeases:
     def give_back(self, job_id: str, fence: int, delay_ms: int) -> bool:
         """Undo a claim whose worker was not started: due again after `delay_ms`. Not if the worker has begun after all."""
         result = self._collection.update_one(
-            {"_id": job_id, "lock.fence": fence, "lock.run_id": None},
+            # A run that has ended leaves a lock with nothing but its fence: that is no claim to be given back.
+            {"_id": job_id, "lock.fence": fence, "lock.run_id": None, "lock.claim_id": {"$exists": True}},
             [
                 {
                     "$set": {
@@ -248,6 +249,7 @@ def _claim_pipeline(claim_id: str, holder: str, lease_ms: int) -> list[Document]
         "expired_at": "$lock.expires_at",
     }
     abandoned = {"$ifNull": ["$abandoned", []]}
+    created_ms = {"$toLong": {"$ifNull": ["$created_at", 0]}}
     return [
         {
             "$set": {
@@ -262,7 +264,9 @@ def _claim_pipeline(claim_id: str, holder: str, lease_ms: int) -> list[Document]
                     # An expression replaces the old lock; a bare document would be merged into it.
                     "$mergeObjects": [
                         {
-                            "fence": {"$add": [{"$ifNull": ["$lock.fence", 0]}, 1]},
+                            # A job made again under an id begins above all fences of the one that was deleted, whose last
+                            # worker may still be at work and whose runs are in job_runs: nobody claims once a millisecond.
+                            "fence": {"$add": [{"$max": [{"$ifNull": ["$lock.fence", 0]}, created_ms]}, 1]},
                             "holder": {"$literal": holder},
                             "claim_id": claim_id,
                             "run_id": None,

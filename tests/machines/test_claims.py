@@ -30,9 +30,19 @@ def due_ids(platform: Platform, at: datetime, limit: int) -> list[str]:
     return [job.job_id for job in platform.leases.list_due("binance", at, limit)]
 
 
+def finish(platform: Platform, job_id: str, fence: int, next_run_at: datetime) -> None:
+    """The last write of a run."""
+    platform.database.transact(
+        lambda session: platform.leases.finish(
+            job_id, fence, status=None, next_run_at=next_run_at, attempt=0, last_error=None,
+            cursor=None, added={}, facts={}, session=session,
+        )
+    )  # fmt: skip
+
+
 def expire(platform: Platform, job_id: str) -> None:
     """As if the lease's time had passed."""
-    past = to_datetime(0)
+    past = datetime.now(UTC) - timedelta(seconds=1)
     platform.database.collection("jobs").update_one({"_id": job_id}, {"$set": {"lock.expires_at": past, "next_run_at": past}})
 
 
@@ -125,6 +135,16 @@ def test_a_claim_whose_worker_has_begun_cannot_be_given_back(platform: Platform)
     assert not platform.leases.give_back(job_id, claimed.fence, 0)
 
 
+def test_a_run_that_has_ended_is_not_given_back_and_keeps_its_schedule(platform: Platform) -> None:
+    job_id = add_job(platform)
+    claimed = claim(platform, job_id)
+    platform.leases.begin(job_id, claimed.fence, "run", 60_000)
+    later = now() + timedelta(hours=1)
+    finish(platform, job_id, claimed.fence, later)
+    assert not platform.leases.give_back(job_id, claimed.fence, 0)
+    assert abs(platform.jobs.get(job_id)["next_run_at"] - later) < timedelta(milliseconds=1)
+
+
 def test_a_lost_lease_is_noted_with_its_slot_and_counts_as_an_attempt(platform: Platform) -> None:
     job_id = add_job(platform)
     first = claim(platform, job_id)
@@ -185,10 +205,5 @@ def test_run_now_makes_a_waiting_job_due_and_is_remembered_while_one_runs(platfo
     platform.leases.begin(job_id, claimed.fence, "run", 60_000)
     platform.database.transact(lambda session: platform.jobs.make_due(job_id, session))
     assert due_ids(platform, now(), 10) == []
-    platform.database.transact(
-        lambda session: platform.leases.finish(
-            job_id, claimed.fence, status=None, next_run_at=now() + timedelta(hours=1), attempt=0, last_error=None,
-            cursor=None, added={}, facts={}, session=session,
-        )
-    )  # fmt: skip
+    finish(platform, job_id, claimed.fence, now() + timedelta(hours=1))
     assert due_ids(platform, now(), 10) == [job_id]

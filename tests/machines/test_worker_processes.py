@@ -5,13 +5,15 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+
+import pytest
 
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from local_emulator.simulator.truth import true_candles
 from shared.domain.indicators import DEFAULT_INDICATORS
-from shared.domain.jobs import to_datetime
 from shared.domain.timeframes import MINUTE_MS
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_until_caught_up, stored_documents
@@ -47,10 +49,11 @@ def expire_leases(platform: Platform) -> None:
     jobs = platform.database.collection("jobs")
     left_open = [job["lock"]["session_id"] for job in jobs.find({"lock.session_id": {"$exists": True}})]
     platform.database.end_sessions(left_open)
-    past = to_datetime(0)
+    past = datetime.now(UTC) - timedelta(seconds=1)
     jobs.update_many({}, {"$set": {"lock.expires_at": past, "next_run_at": past}})
 
 
+@pytest.mark.alone
 def test_eight_processes_never_break_the_limit_and_use_nine_tenths_of_it(
     platform: Platform, mongodb_uri: str, database_name: str
 ) -> None:
@@ -83,15 +86,32 @@ def test_eight_processes_never_break_the_limit_and_use_nine_tenths_of_it(
 def test_workers_killed_in_the_middle_of_a_backlog_lose_and_double_nothing(
     platform: Platform, mongodb_uri: str, database_name: str
 ) -> None:
-    rng = random.Random(3)
+    kill_workers_again_and_again(platform, mongodb_uri, database_name, rounds=4, intervals=60_000, seed=3)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(4))
+def test_workers_killed_many_times_lose_and_double_nothing(
+    platform: Platform, mongodb_uri: str, database_name: str, seed: int
+) -> None:
+    # Seven in a row: one more and the job would go to `error`, as it should.
+    kill_workers_again_and_again(platform, mongodb_uri, database_name, rounds=7, intervals=120_000, seed=seed)
+
+
+def kill_workers_again_and_again(
+    platform: Platform, mongodb_uri: str, database_name: str, *, rounds: int, intervals: int, seed: int
+) -> None:
+    """Two workers on two backlogs, killed after some requests, `rounds` times; then the rest is fetched and judged."""
+    rng = random.Random(seed)
     now_ms = 1_760_000_042_000
-    start_ms = now_ms // MINUTE_MS * MINUTE_MS - 60_000 * MINUTE_MS
+    start_ms = now_ms // MINUTE_MS * MINUTE_MS - intervals * MINUTE_MS
     with start_simulator(seed=SEED, freeze_at_ms=now_ms) as simulator:
         simulator.configure("binance", [(100_000, 60_000)])
         simulator.set_faults({"exchange": "binance", "kind": "slow", "delay_ms": 30})
         add_connector(platform, base_url=simulator.base_url("binance"), windows=[(100_000, 60_000)])
         jobs = {symbol: add_job(platform, symbol, start_ms=start_ms) for symbol in SYMBOLS[:2]}
-        for _ in range(4):
+        for _ in range(rounds):
             workers = start_workers(2, mongodb_uri, database_name, 60, 30_000, 50)
             enough = simulator.report()["binance"]["requests_total"] + rng.randint(3, 14)
             deadline = time.monotonic() + 30
