@@ -16,7 +16,8 @@ from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import windows_of
 from shared.domain.jobs import to_datetime, to_ms
 from shared.domain.shares import servable_count, share_fairly
-from shared.senders.worker_calls import WorkerCalls
+from shared.errors import PlatformError
+from shared.senders.worker_calls import CallResult, WorkerCalls
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document, storage_errors
 from shared.stores.job_leases import Claim, DueJob, JobLeases
@@ -119,16 +120,21 @@ class Dispatcher:
             if _blocked_ms(connector, now_ms) > WAIT_MS_MAX:
                 continue
             weight = self.weight_of(connector["exchange"])
-            room = servable_count(windows_of(connector), weight, self.limits.lease_ms, leased.get(connector["_id"], 0))
+            leased_count = leased.get(connector["_id"], 0)
+            room = servable_count(windows_of(connector), weight, self.limits.lease_ms, leased_count)
             if room:
-                due[connector["_id"]] = self.leases.list_due(connector["_id"], to_datetime(now_ms), min(room, places_count))
+                # Places are given in the order of the keys: who has the fewest jobs at work comes first, or a place that
+                # becomes free would always go to the same connector.
+                due[f"{leased_count:09d} {connector['_id']}"] = self.leases.list_due(
+                    connector["_id"], to_datetime(now_ms), min(room, places_count)
+                )
         shared = share_fairly(due, places_count)
         return self.leases.claim(shared, self.holder, self.limits.lease_ms) if shared else []
 
     def _start(self, claim: Claim, places: threading.Semaphore, deadline: Deadline, trigger: str, report: TickReport) -> None:
         """In a thread: call the worker and wait for it; what could not be started is given back."""
         try:
-            result = self.calls.start(claim.job_id, claim.fence, trigger, deadline)
+            result = self._call(claim, trigger, deadline)
             is_given_back = False
             if not result.is_started:
                 with storage_errors():
@@ -142,6 +148,13 @@ class Dispatcher:
             event("worker_call_failed", "ERROR", job_id=claim.job_id, error=f"{type(exc).__name__}: {exc}")
         finally:
             places.release()
+
+    def _call(self, claim: Claim, trigger: str, deadline: Deadline) -> CallResult:
+        try:
+            return self.calls.start(claim.job_id, claim.fence, trigger, deadline)
+        except PlatformError as exc:
+            # No URL, no identity token: nothing was sent.
+            return CallResult(False, exc.message)
 
 
 def _take_all(places: threading.Semaphore, most: int) -> int:

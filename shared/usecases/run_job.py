@@ -40,7 +40,6 @@ from shared.usecases.store_pages import Change, PageWriter
 CLOCK_LAG_MS_MAX: Final = 5_000
 # A paused connector's jobs look again this much later; resuming the connector makes them due at once.
 PAUSED_CONNECTOR_MS: Final = 60_000
-
 # A job that waits for the limit comes back this share of the longest wait early, to book the moment and be there on time.
 COME_BACK_EARLY: Final = 2
 LOGGED_FIELDS: Final = ("outcome", "pages", "requests", "candles", "revised", "error")
@@ -200,12 +199,14 @@ class _Run:
                 is_last = page.advance.is_caught_up or page_number == self._runner.run_limits.pages_max
                 coming = None if is_last else ahead.submit(copy_context().run, fetcher.next_page)
                 change = writer.plan_change(candles, window.start_ms, window.new_ms)
-                self._cursor_ms = page.advance.cursor_ms
+                cursor_ms = page.advance.cursor_ms
                 self._history_start_ms = self._history_start_ms or page.fetched.history_start_ms
                 if coming is None:
-                    return self._finish(self._ending_after(page, connector), change)
+                    return self._finish(self._ending_after(page, connector), change, cursor_ms)
                 renewed = Deadline.after(self._runner.run_limits.lease_ms / 1000)
-                status = writer.store(change, self._cursor_ms)
+                status = writer.store(change, cursor_ms)
+                # Not before: a page that could not be stored must be asked for again.
+                self._cursor_ms = cursor_ms
                 fetcher.deadline = self._deadline.earlier(renewed)
                 self._log_page(page, change)
                 step = coming.result()
@@ -258,20 +259,25 @@ class _Run:
             return Ending(RunOutcome.ERROR, now_ms, attempt, "error", exc)
         return Ending(RunOutcome.FAILED, now_ms + plan_backoff_ms(attempt, self._runner.rng), attempt, error=exc)
 
-    def _finish(self, ending: Ending, change: Change | None = None) -> RunResult:
-        """The last transaction: a page if there is one, lease released, next run set, job_runs, an alert for a hard failure."""
+    def _finish(self, ending: Ending, change: Change | None = None, cursor_ms: int | None = None) -> RunResult:
+        """The last transaction: a page and its cursor if any, lease released, job_runs, an alert for a hard failure."""
         change = change or Change.none()
+        cursor_ms = self._cursor_ms if cursor_ms is None else cursor_ms
+
+        def write(session: ClientSession, change: Change) -> Document:
+            return self._write_ending(ending, change, cursor_ms, session)
+
         if self._writer is None:
-            record = self._runner.database.transact(lambda session: self._write_ending(ending, change, session), self._session)
+            record = self._runner.database.transact(lambda session: write(session, change), self._session)
         else:
-            record, _ = self._writer.transact(change, lambda session, change: self._write_ending(ending, change, session))
+            record, _ = self._writer.transact(change, write)
         severity = {RunOutcome.FAILED: "WARNING", RunOutcome.ERROR: "ERROR"}.get(ending.outcome, "INFO")
         event("run_ended", severity, **{name: record[name] for name in LOGGED_FIELDS})
         return RunResult(record["_id"], ending.outcome, record["candles"], record["requests"])
 
-    def _write_ending(self, ending: Ending, change: Change, session: ClientSession) -> Document:
+    def _write_ending(self, ending: Ending, change: Change, cursor_ms: int | None, session: ClientSession) -> Document:
         runner, job = self._runner, self._job
-        record = self._run_document(ending, change)
+        record = self._run_document(ending, change, cursor_ms)
         has_failed = ending.outcome in (RunOutcome.FAILED, RunOutcome.ERROR)
         error = self._error_document(ending)
         runner.leases.finish(
@@ -281,7 +287,7 @@ class _Run:
             next_run_at=to_datetime(ending.next_run_ms),
             attempt=ending.attempt,
             last_error=error,
-            cursor=None if self._cursor_ms is None else to_datetime(self._cursor_ms),
+            cursor=record["cursor_after"],
             added={
                 "runs": 1,
                 "requests": record["requests"],
@@ -306,7 +312,7 @@ class _Run:
             )
         return record
 
-    def _run_document(self, ending: Ending, change: Change) -> Document:
+    def _run_document(self, ending: Ending, change: Change, cursor_ms: int | None) -> Document:
         """What goes to `job_runs`. `change` is what the same transaction stores and `_writer.totals` does not count yet."""
         stored = self._writer.totals if self._writer else None
         spent = self._fetcher.totals if self._fetcher else None
@@ -338,7 +344,7 @@ class _Run:
             "first_candle_at": None if first_ms is None else to_datetime(first_ms),
             "last_candle_at": None if last_ms is None else to_datetime(last_ms),
             "cursor_before": self._document["cursor"]["last_ts"],
-            "cursor_after": None if self._cursor_ms is None else to_datetime(self._cursor_ms),
+            "cursor_after": None if cursor_ms is None else to_datetime(cursor_ms),
             "enrichment_error": stored.enrichment_error if stored else None,
             "error": self._error_document(ending),
         }

@@ -1,0 +1,364 @@
+"""One run of a job on a real mongod and a simulated exchange: what it stores, when it ends, and what it may not touch."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pytest
+from pymongo import MongoClient
+from pymongo.monitoring import CommandListener, CommandStartedEvent
+
+from local_emulator.simulator.process import SimulatorProcess, start_simulator
+from local_emulator.simulator.truth import true_candles
+from shared.deadline import Deadline
+from shared.domain.candles import CandleBatch
+from shared.domain.indicators import DEFAULT_INDICATORS, compute_indicators, resolve_indicators
+from shared.domain.jobs import to_datetime, to_ms
+from shared.domain.timeframes import MINUTE_MS
+from shared.errors import LeaseLost
+from shared.stores.database import Database
+from shared.usecases.fetch_pages import PAGE_RESERVE_MS
+from shared.usecases.run_job import RunResult
+from shared.wiring import Platform
+from tests.factories import (
+    add_connector,
+    add_job,
+    claim,
+    make_platform,
+    run_once,
+    run_until_caught_up,
+    stored_documents,
+)
+from tests.replay import assert_series_equals
+
+SEED: Final = 17
+NOW_MS: Final = 1_760_000_042_000
+CLOSED_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
+COLLECTION: Final = "candles_binance_BTC-USDT_1m"
+WIDE: Final = [(100_000, 60_000)]
+LIMIT_S: Final = 20.0
+PAGE: Final = 1_000
+# So that something can happen in the middle of a run.
+SLOW: Final[dict[str, object]] = {"exchange": "binance", "kind": "slow", "delay_ms": 300}
+
+
+@pytest.fixture(scope="module")
+def shared_simulator() -> Iterator[SimulatorProcess]:
+    with start_simulator(freeze_at_ms=NOW_MS, seed=SEED) as running:
+        yield running
+
+
+@pytest.fixture
+def simulator(shared_simulator: SimulatorProcess, platform: Platform) -> SimulatorProcess:
+    """Frozen at NOW_MS, without faults and with all the weight one can use; `binance` points at it."""
+    shared_simulator.set_faults()
+    shared_simulator.clock(now_ms=NOW_MS)
+    shared_simulator.configure("binance", WIDE)
+    add_connector(platform, base_url=shared_simulator.base_url("binance"), windows=WIDE)
+    return shared_simulator
+
+
+def back(intervals: int) -> int:
+    return CLOSED_MS - intervals * MINUTE_MS
+
+
+def truth(start_ms: int, end_ms: int = CLOSED_MS) -> CandleBatch:
+    return true_candles(SEED, "binance", "BTC/USDT", "1m", start_ms, end_ms)
+
+
+def stored(platform: Platform) -> list[dict[str, Any]]:
+    return stored_documents(platform, "binance", "BTC/USDT", "1m")
+
+
+def update(platform: Platform, job_id: str, **fields: Any) -> None:
+    platform.database.collection("jobs").update_one({"_id": job_id}, {"$set": fields})
+
+
+def runs_of(platform: Platform, job_id: str) -> list[dict[str, Any]]:
+    return platform.runs.list_of_job(job_id, None, 100)
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to hold in time"
+        time.sleep(0.01)
+
+
+@contextmanager
+def running(platform: Platform, job_id: str, stored_min: int = 1) -> Iterator[Future[RunResult]]:
+    """The job's run in a thread, from the moment at which so many candles are stored."""
+    claimed = claim(platform, job_id)
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(platform.runner.run, job_id, claimed.fence, "test", Deadline.after(100))
+        wait_until(lambda: future.done() or len(stored(platform)) >= stored_min)
+        assert not future.done(), future.result()
+        yield future
+
+
+# --- how it ends
+
+
+def test_a_run_ends_before_its_deadline_and_leaves_the_rest_to_the_next(
+    platform: Platform, simulator: SimulatorProcess
+) -> None:
+    simulator.set_faults(SLOW)
+    job_id = add_job(platform, start_ms=back(20 * PAGE), indicators=[])
+    claimed = claim(platform, job_id)
+    deadline = Deadline.after(PAGE_RESERVE_MS / 1000 + 1.0)
+    result = platform.runner.run(job_id, claimed.fence, "test", deadline)
+    # No page is begun with less than the reserve left, so the run is over long before the deadline.
+    assert deadline.remaining_ms() > PAGE_RESERVE_MS - 3_000
+    assert result.outcome.value == "more"
+    assert 1 * PAGE <= len(stored(platform)) < 20 * PAGE
+    job = platform.jobs.get(job_id)
+    assert (job["attempt"], job["lock"]) == (0, {"fence": claimed.fence})
+    assert to_ms(job["next_run_at"]) <= platform.database.server_now_ms()
+
+
+def test_a_run_takes_as_many_pages_as_it_may_and_is_due_again_at_once(
+    mongodb_uri: str, database_name: str, platform: Platform, simulator: SimulatorProcess
+) -> None:
+    job_id = add_job(platform, start_ms=back(5 * PAGE), indicators=[])
+    two_pages = make_platform(mongodb_uri, database_name, worker_pages_max=2)
+    try:
+        assert run_once(two_pages, job_id).outcome.value == "more"
+        (run,) = runs_of(platform, job_id)
+        assert (run["pages"], run["requests"], run["candles"]) == (2, 2, 2 * PAGE)
+        assert len(stored(platform)) == 2 * PAGE
+        assert to_ms(platform.jobs.get(job_id)["next_run_at"]) <= platform.database.server_now_ms()
+        assert run_until_caught_up(two_pages, job_id) == 2
+    finally:
+        two_pages.close()
+    assert_series_equals(stored(platform), truth(back(5 * PAGE)), ())
+
+
+def test_a_pause_ends_the_run_after_the_page_at_hand(platform: Platform, simulator: SimulatorProcess) -> None:
+    simulator.set_faults(SLOW)
+    job_id = add_job(platform, start_ms=back(30 * PAGE), indicators=[])
+    with running(platform, job_id) as future:
+        update(platform, job_id, status="paused")
+        count_paused = len(stored(platform))
+        assert future.result(LIMIT_S).outcome.value == "paused"
+    documents, job = stored(platform), platform.jobs.get(job_id)
+    assert len(documents) <= count_paused + PAGE
+    assert (job["status"], set(job["lock"])) == ("paused", {"fence"})
+    # What it has is whole, and goes on from there.
+    assert_series_equals(documents, truth(back(30 * PAGE))[: len(documents)], ())
+    assert to_ms(job["cursor"]["last_ts"]) == to_ms(documents[-1]["_id"])
+    assert not platform.leases.has_due(to_datetime(2**41))
+
+
+def test_a_backfill_ends_as_done_with_exactly_its_range(platform: Platform, simulator: SimulatorProcess) -> None:
+    start_ms, end_ms = back(4_000), back(1_500)
+    # Neither bound lies on the grid: the first interval that opens in the range is the first one stored.
+    job_id = add_job(platform, start_ms=start_ms - 17_000, end_ms=end_ms - 30_000)
+    assert run_once(platform, job_id).outcome.value == "done"
+    job = platform.jobs.get(job_id)
+    assert (job["status"], job["totals"]["candles"]) == ("done", 2_500)
+    assert_series_equals(stored(platform), truth(start_ms, end_ms), DEFAULT_INDICATORS)
+    assert not platform.leases.has_due(to_datetime(2**41))
+
+
+def test_a_start_between_two_candles_begins_with_the_next_one(platform: Platform, simulator: SimulatorProcess) -> None:
+    job_id = add_job(platform, start_ms=back(10) + 1, indicators=[])
+    run_until_caught_up(platform, job_id)
+    assert_series_equals(stored(platform), truth(back(9)), ())
+
+
+# --- what it may not touch
+
+
+def test_a_job_deleted_during_its_run_writes_nothing_more(platform: Platform, simulator: SimulatorProcess) -> None:
+    simulator.set_faults(SLOW)
+    job_id = add_job(platform, start_ms=back(30 * PAGE), indicators=[])
+    with running(platform, job_id) as future:
+        platform.database.transact(lambda session: platform.jobs.delete(job_id, None, session))
+        count = len(stored(platform))
+        with pytest.raises(LeaseLost):
+            future.result(LIMIT_S)
+    assert len(stored(platform)) == count
+    assert platform.jobs.count({}) == 0
+    assert runs_of(platform, job_id) == []
+
+
+def test_a_run_that_was_overtaken_stores_nothing_further(platform: Platform, simulator: SimulatorProcess) -> None:
+    simulator.set_faults(SLOW)
+    job_id = add_job(platform, start_ms=back(30 * PAGE), indicators=[])
+    with running(platform, job_id) as future:
+        update(platform, job_id, **{"lock.expires_at": to_datetime(0), "next_run_at": to_datetime(0)})
+        new = claim(platform, job_id)
+        count, cursor = len(stored(platform)), platform.jobs.get(job_id)["cursor"]
+        with pytest.raises(LeaseLost):
+            future.result(LIMIT_S)
+    job = platform.jobs.get(job_id)
+    assert (len(stored(platform)), job["cursor"], job["lock"]["fence"]) == (count, cursor, new.fence)
+    assert job["lock"]["run_id"] is None
+    simulator.set_faults()
+    assert platform.runner.run(job_id, new.fence, "test", Deadline.after(100)).outcome.value == "caught_up"
+    assert_series_equals(stored(platform), truth(back(30 * PAGE)), ())
+    assert [run["outcome"] for run in runs_of(platform, job_id)] == ["caught_up", "lost"]
+
+
+def test_the_run_of_a_deleted_job_cannot_write_under_the_one_made_again(
+    platform: Platform, simulator: SimulatorProcess
+) -> None:
+    simulator.set_faults(SLOW)
+    made_at = to_datetime(platform.database.server_now_ms())
+    job_id = add_job(platform, start_ms=back(30 * PAGE), indicators=[], created_at=made_at)
+    with running(platform, job_id) as future:
+        platform.database.transact(lambda session: platform.jobs.delete(job_id, None, session))
+        made_again_at = to_datetime(platform.database.server_now_ms())
+        add_job(platform, start_ms=back(30 * PAGE), indicators=[], created_at=made_again_at)
+        new = claim(platform, job_id)
+        platform.leases.begin(job_id, new.fence, "the new run", 60_000)
+        count = len(stored(platform))
+        with pytest.raises(LeaseLost):
+            future.result(LIMIT_S)
+    assert len(stored(platform)) == count
+    assert platform.jobs.get(job_id)["cursor"]["last_ts"] is None
+
+
+def test_a_page_that_could_not_be_stored_does_not_move_the_cursor(
+    platform: Platform, simulator: SimulatorProcess, mongo_client: MongoClient[dict[str, Any]], database_name: str
+) -> None:
+    job_id = add_job(platform, start_ms=back(3 * PAGE), indicators=[])
+    namespace = f"{database_name}.{COLLECTION}"
+    for pages_before_failure in (0, 1, 2):
+        # The middle of a run, and its last page: that is stored together with the end of the run.
+        update(platform, job_id, cursor={"last_ts": None})
+        mongo_client[database_name][COLLECTION].delete_many({})
+        fail = {
+            "failCommands": ["insert"],
+            "errorCode": 112,
+            "namespace": namespace,
+            "errorLabels": ["TransientTransactionError"],
+        }
+        mongo_client.admin.command("configureFailPoint", "failCommand", mode={"skip": pages_before_failure}, data=fail)
+        try:
+            result = run_once(platform, job_id)
+        finally:
+            mongo_client.admin.command("configureFailPoint", "failCommand", mode="off")
+        job, documents = platform.jobs.get(job_id), stored(platform)
+        assert result.outcome.value == "failed"
+        assert job["last_error"]["code"] == "storage_unavailable"
+        assert len(documents) == pages_before_failure * PAGE
+        last_stored = documents[-1]["_id"] if documents else None
+        assert job["cursor"]["last_ts"] == last_stored
+        assert runs_of(platform, job_id)[0]["cursor_after"] == last_stored
+    run_until_caught_up(platform, job_id)
+    assert_series_equals(stored(platform), truth(back(3 * PAGE)), ())
+
+
+# --- what it stores
+
+
+def test_a_job_made_again_over_its_old_series_goes_on_without_an_error(platform: Platform, simulator: SimulatorProcess) -> None:
+    earliest_ms = CLOSED_MS
+    for start_ms in (back(2_500), back(3_700), back(1_200)):
+        # What is there begins later than the new job, then earlier; and it has a hole, as if somebody had deleted candles.
+        earliest_ms = min(earliest_ms, start_ms)
+        made_at = to_datetime(platform.database.server_now_ms())
+        job_id = add_job(platform, start_ms=start_ms, created_at=made_at)
+        run_until_caught_up(platform, job_id)
+        assert {(run["outcome"], run["error"]) for run in runs_of(platform, job_id)} == {("caught_up", None)}
+        assert_series_equals(stored(platform), truth(earliest_ms), DEFAULT_INDICATORS)
+        platform.database.transact(lambda session, job_id=job_id: platform.jobs.delete(job_id, None, session))
+        hole = {"$gte": to_datetime(back(900)), "$lt": to_datetime(back(700))}
+        platform.database.candles_collection("binance", COLLECTION).delete_many({"_id": hole})
+
+
+def test_an_indicator_added_later_continues_from_the_whole_history(platform: Platform, simulator: SimulatorProcess) -> None:
+    late = resolve_indicators([{"name": "OBV"}, {"name": "AD"}])
+    first = resolve_indicators([{"name": "EMA"}, {"name": "RSI"}])
+    job_id = add_job(platform, start_ms=back(3_500), indicators=[spec.to_document() for spec in first])
+    run_until_caught_up(platform, job_id)
+    before = len(stored(platform))
+    update(platform, job_id, indicators=[spec.to_document() for spec in (*first, *late)])
+    simulator.clock(advance_ms=1_500 * MINUTE_MS)
+    run_until_caught_up(platform, job_id)
+    whole = truth(back(3_500), CLOSED_MS + 1_500 * MINUTE_MS)
+    documents = stored(platform)
+    assert_series_equals(documents, whole, first)
+    one_pass = compute_indicators(late, CandleBatch.empty(), whole, None, history_is_whole=True)
+    for row, document in enumerate(documents):
+        for name, column in one_pass.items():
+            if row < before:
+                assert name not in document.get("ind", {})
+            else:
+                assert document["ind"][name] == pytest.approx(column[row], rel=1e-9), (name, row)
+
+
+def test_an_indicator_that_the_engine_does_not_know_stops_the_job_and_says_which(
+    platform: Platform, simulator: SimulatorProcess
+) -> None:
+    job_id = add_job(platform, start_ms=back(100), indicators=[{"name": "NOSUCH"}])
+    requests_before = simulator.report()["binance"]["requests_total"]
+    assert run_once(platform, job_id).outcome.value == "error"
+    job = platform.jobs.get(job_id)
+    assert (job["status"], job["last_error"]["code"], set(job["lock"])) == ("error", "invalid_request", {"fence"})
+    assert "indicators.0.name: unknown function 'NOSUCH'" in job["last_error"]["message"]
+    assert simulator.report()["binance"]["requests_total"] == requests_before
+    assert [alert["subject"] for alert in platform.alerts.list_("open", 10)] == [f"jobs/{job_id}"]
+
+
+def test_raw_candles_land_where_indicators_fail_and_the_run_says_so(platform: Platform, simulator: SimulatorProcess) -> None:
+    job_id = add_job(platform, start_ms=back(50))
+    bad = {name: float("nan") for name in ("open", "high", "low", "close", "volume")}
+    platform.database.candles_collection("binance", COLLECTION).insert_one({"_id": to_datetime(back(51)), **bad})
+    assert run_once(platform, job_id).outcome.value == "caught_up"
+    documents = stored(platform)[1:]
+    assert_series_equals(documents, truth(back(50)), ())
+    assert not any("ind" in document for document in documents)
+    (run,) = runs_of(platform, job_id)
+    assert "not finite" in run["enrichment_error"]
+
+
+# --- what it costs
+
+
+class Commands(CommandListener):
+    """The names of commands that were sent, in order."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.lock = threading.Lock()
+
+    def started(self, event: CommandStartedEvent) -> None:
+        with self.lock:
+            self.names.append(event.command_name)
+
+    def succeeded(self, event: object) -> None:
+        pass
+
+    def failed(self, event: object) -> None:
+        pass
+
+
+def test_a_run_of_a_job_that_follows_the_market_takes_eight_commands_at_most(
+    mongodb_uri: str, platform: Platform, simulator: SimulatorProcess
+) -> None:
+    job_id = add_job(platform, start_ms=back(2_000))
+    commands = Commands()
+    client: MongoClient[dict[str, Any]] = MongoClient(
+        mongodb_uri, tz_aware=True, w="majority", retryWrites=True, event_listeners=[commands]
+    )
+    counted = Platform(platform.settings)
+    counted.__dict__["database"] = Database(client, platform.settings)
+    try:
+        run_until_caught_up(counted, job_id)
+        for _ in range(3):
+            simulator.clock(advance_ms=MINUTE_MS)
+            update(platform, job_id, next_run_at=to_datetime(0))
+            claimed = claim(platform, job_id)
+            commands.names.clear()
+            result = counted.runner.run(job_id, claimed.fence, "test", Deadline.after(100))
+            assert (result.outcome.value, result.candles, result.requests) == ("caught_up", 1, 1)
+            print(commands.names)
+            assert len(commands.names) <= 8, commands.names
+    finally:
+        counted.close()
+    assert_series_equals(stored(platform), truth(back(2_000), CLOSED_MS + 3 * MINUTE_MS), DEFAULT_INDICATORS)
