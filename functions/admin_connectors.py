@@ -65,6 +65,10 @@ def _resume(call: Call) -> Response:
     return respond_resource(document_view(call.platform.connector_manager.resume(call.target_id, revision, call.author)))
 
 
+def _unblock(call: Call) -> Response:
+    return respond_resource(document_view(call.platform.connector_manager.unblock(call.target_id, call.author)))
+
+
 def _ping(call: Call) -> Response:
     connector = call.platform.connectors.get_connector(call.target_id)
     latency_ms = call.platform.exchange_desk.ping(connector)
@@ -97,6 +101,7 @@ ROUTES: Final = (
     Route("DELETE", "/v1/connectors/{id}", Role.ADMIN, _delete),
     Route("POST", "/v1/connectors/{id}/pause", Role.OPERATOR, _pause),
     Route("POST", "/v1/connectors/{id}/resume", Role.OPERATOR, _resume),
+    Route("POST", "/v1/connectors/{id}/unblock", Role.OPERATOR, _unblock),
     Route("POST", "/v1/connectors/{id}/ping", Role.OPERATOR, _ping),
     Route("GET", "/v1/connectors/{id}/symbols", Role.VIEWER, _symbols),
     Route("GET", "/v1/connectors/{id}/rate-limit", Role.VIEWER, _rate_limit),

@@ -175,7 +175,7 @@ class Emulator:
             **self._settings(identity),
             "GCE_METADATA_HOST": identity.metadata_host(_account(name)),
             "THREADS": str(THREADS[name]),
-            "CHANDLER_MONGODB_POOL_SIZE": str(THREADS[name] + 1),
+            "CHANDLER_MONGODB_POOL_SIZE": str(2 * THREADS[name] + 1),
             # What the platform sets; pymongo looks at the first one too.
             "K_SERVICE": name,
             "K_REVISION": "local",

@@ -28,7 +28,7 @@ class Settings(BaseSettings):
     mongodb_uri: SecretStr = Field(default=SecretStr(""), validation_alias="MONGODB_URI")
     database: str = Field(default="chandler", min_length=1)
     candles_database: str = Field(default="chandler", min_length=1, description="may hold the placeholder {exchange}")
-    mongodb_pool_size: int = Field(default=9, ge=1, le=200, description="threads of the instance plus one")
+    mongodb_pool_size: int = Field(default=17, ge=1, le=200, description="two for each thread of the instance, plus one")
 
     jwt_secret: SecretStr = Field(default=SecretStr(""), description="HS256 key of admin and metrics tokens")
     jwt_issuer: str = "chandler"

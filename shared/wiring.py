@@ -148,7 +148,8 @@ class Platform:
     @cached_property
     def alert_sender(self) -> AlertSender:
         """The use case that sends alerts."""
-        return AlertSender(self.alerts, AlertPosts(self.settings.alert_webhook_url.get_secret_value(), self.call_session))
+        posts = AlertPosts(self.settings.alert_webhook_url.get_secret_value(), self.call_session)
+        return AlertSender(self.alerts, posts, self.settings.hosts_allowed)
 
     @cached_property
     def runner(self) -> JobRunner:

@@ -63,7 +63,7 @@ resource "google_cloudfunctions2_function" "functions" {
       GOOGLE_CLOUD_PROJECT       = var.project
       CHANDLER_DATABASE          = var.database
       CHANDLER_CANDLES_DATABASE  = var.candles_database
-      CHANDLER_MONGODB_POOL_SIZE = tostring(var.limits[each.key].concurrency + 1)
+      CHANDLER_MONGODB_POOL_SIZE = tostring(2 * var.limits[each.key].concurrency + 1)
       # gunicorn's threads, read by functions-framework: as many as requests that Cloud Run sends at once.
       THREADS = tostring(var.limits[each.key].concurrency)
     })

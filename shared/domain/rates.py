@@ -59,6 +59,7 @@ class Reservation:
     clock_ms: int
     use_by_ms: int
     used: int  # weight live in the main window after this booking
+    is_paused: bool  # nothing is granted to jobs until the connector is resumed
     asked_monotonic: float
     replied_monotonic: float
 

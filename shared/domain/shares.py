@@ -1,6 +1,7 @@
 """How many of each connector's due jobs one pass of the scheduler may claim."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from shared.domain.rates import RateWindow
@@ -8,13 +9,26 @@ from shared.domain.rates import RateWindow
 T = TypeVar("T")
 
 
-def servable_count(windows: Sequence[RateWindow], weight: int, lease_ms: int, leased_count: int) -> int:
-    """How many more jobs the limit can serve one request each before leases taken now run out.
+@dataclass(frozen=True, slots=True)
+class BookedWindow:
+    """A rate window and what is booked in it: (ms at which it counts last, weight) pairs."""
 
-    More would only wait, lose their leases and be claimed again. `leased_count` jobs hold leases already.
+    window: RateWindow
+    entries: Sequence[tuple[int, int]]
+
+    def free_at(self, at_ms: int) -> int:
+        """Weight that nobody has booked at that moment, as things stand now."""
+        booked = sum(weight for entry_ms, weight in self.entries if entry_ms + self.window.period_ms > at_ms)
+        return self.window.limit - booked
+
+
+def servable_count(booked: Sequence[BookedWindow], weight: int, at_ms: int, unbooked_count: int) -> int:
+    """For how many more jobs there is room by `at_ms` for one request each; more would be started only to be sent away.
+
+    `unbooked_count` jobs are claimed already and have not booked yet; those that run stand in the log by themselves.
     """
-    served = min(window.limit * max(1.0, lease_ms / window.period_ms) for window in windows) / max(1, weight)
-    return max(0, int(served) - leased_count)
+    free = min(window.free_at(at_ms) for window in booked)
+    return max(0, free // max(1, weight) - unbooked_count)
 
 
 def share_fairly(due: Mapping[str, Sequence[T]], places: int) -> list[T]:

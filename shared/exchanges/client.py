@@ -12,7 +12,6 @@ from urllib.parse import quote
 import requests
 import urllib3
 from pydantic_core import from_json
-from requests.adapters import HTTPAdapter
 
 from shared.domain.candles import CandleBatch
 from shared.domain.rates import RateWindow
@@ -25,6 +24,7 @@ from shared.errors import (
     InvalidRequest,
     MalformedPage,
 )
+from shared.exchanges.gate import GatedAdapter, gate
 from shared.exchanges.headers import read_clock_ms, read_usage, read_wait_ms
 from shared.exchanges.rows import Market as Market
 from shared.exchanges.rows import decode, decode_markets, decode_open_times, find_in, find_rows
@@ -48,11 +48,14 @@ CHUNK_BYTES: Final = 64 * 1024
 READ_TIMEOUTS_TOTAL: Final = 2.0
 EXCERPT_BYTES: Final = 200
 
-# What a status means where the exchange's own rules say nothing. 451: not served to this country.
+BeforeSend = Callable[[], None] | None
+
+# What a status means where the exchange's own rules say nothing. 451: not served to this country. 403: a firewall has had
+# enough of this address.
 REJECTED_STATUSES: Final = frozenset({400, 404, 405, 410, 422})
 STATUS_RULES: Final = (
     ErrorRule(Outcome.REJECTED, statuses=(451,)),
-    ErrorRule(Outcome.THROTTLED, statuses=(418, 429)),
+    ErrorRule(Outcome.THROTTLED, statuses=(403, 418, 429)),
 )
 
 
@@ -97,7 +100,7 @@ class _Answer:
 def open_session() -> requests.Session:
     """A session for ExchangeClient: pooled connections, no retries, our name as User-Agent; proxies from the environment."""
     session = requests.Session()
-    adapter = HTTPAdapter(pool_connections=POOL_SIZE, pool_maxsize=POOL_SIZE, max_retries=0)
+    adapter = GatedAdapter(pool_connections=POOL_SIZE, pool_maxsize=POOL_SIZE, max_retries=0)
     session.mount("https://", adapter)
     session.mount("http://", adapter)
     session.headers["User-Agent"] = USER_AGENT
@@ -107,8 +110,8 @@ def open_session() -> requests.Session:
 class ExchangeClient:
     """One exchange, as its spec says. Safe to share between threads as far as the session is.
 
-    `now_ms` is the database's clock. `timeout_s` is (connect, read). `before_send` runs right before each request and may
-    raise, for instance when the reservation has run out.
+    `now_ms` is the database's clock. `timeout_s` is (connect, read). The calls' `before_send` runs when the connection is up
+    and before anything is sent: there the weight is reserved, and what it raises ends the call.
 
     Every call raises:
         ExchangeUnavailable: no connection, time-out, broken answer, 5xx, maintenance.
@@ -125,16 +128,23 @@ class ExchangeClient:
         now_ms: Callable[[], int],
         base_url: str | None = None,
         timeout_s: tuple[float, float] = (3.05, 10.0),
-        before_send: Callable[[], None] | None = None,
     ) -> None:
         self.spec = spec
         self._session = session
         self._now_ms = now_ms
         self._base_url = (base_url or spec.base_url).rstrip("/")
         self._timeout_s = timeout_s
-        self._before_send = before_send
 
-    def fetch_ohlcv(self, symbol: str, timeframe: str, start_ms: int, end_ms: int, limit: int | None = None) -> FetchedPage:
+    def fetch_ohlcv(
+        self,
+        symbol: str,
+        timeframe: str,
+        start_ms: int,
+        end_ms: int,
+        limit: int | None = None,
+        *,
+        before_send: BeforeSend = None,
+    ) -> FetchedPage:
         """Closed candles from start_ms on, in one request; `limit` shortens the range to that many intervals.
 
         Nothing is sent if the range holds no closed interval.
@@ -161,7 +171,9 @@ class ExchangeClient:
             "end": request.time_form.write(grid.shift(last_end_ms, request.end_shift.candles) + request.end_shift.ms),
             "rows": min(request.page_limit, grid.count(first_ms, span_end_ms)),
         }
-        answer = self._call(request.method, request.path, request.params, names, subject=f"{symbol} {timeframe}")
+        answer = self._call(
+            request.method, request.path, request.params, names, subject=f"{symbol} {timeframe}", before_send=before_send
+        )
         return self._page(answer, grid, start_ms, span_end_ms, is_end_sent="{end}" in str(request.params))
 
     def window_end(self, timeframe: Timeframe, start_ms: int, end_ms: int) -> int:
@@ -178,14 +190,14 @@ class ExchangeClient:
         """What one `fetch_ohlcv` costs."""
         return self.spec.candles_weight
 
-    def ping(self) -> int:
+    def ping(self, *, before_send: BeforeSend = None) -> int:
         """Whether the exchange answers; the round trip in ms."""
-        return self._call("GET", self.spec.ping_path, {}, {}, subject="ping").latency_ms
+        return self._call("GET", self.spec.ping_path, {}, {}, subject="ping", before_send=before_send).latency_ms
 
-    def list_symbols(self) -> list[Market]:
+    def list_symbols(self, *, before_send: BeforeSend = None) -> list[Market]:
         """All pairs, ordered by unified symbol."""
         request = self.spec.markets
-        answer = self._call(request.method, request.path, request.params, {}, subject="symbols")
+        answer = self._call(request.method, request.path, request.params, {}, subject="symbols", before_send=before_send)
         return decode_markets(answer.payload, self.spec)
 
     def rate_limit_info(self) -> RateLimitInfo:
@@ -230,12 +242,16 @@ class ExchangeClient:
             # The clock may be past the end of an interval whose candle the exchange still is writing.
             end_ms = min(end_ms, int(opens_ms.max()))
         candles = decode(rows, spec, grid, start_ms, end_ms, opens_ms=opens_ms)
-        if is_end_sent and not len(candles) and len(opens_ms) and int(opens_ms.min()) >= grid.close(grid.ceil(span_end_ms)):
-            raise MalformedPage(
-                f"{spec.name}: all {len(rows)} rows lie after the range asked for ({start_ms} to {span_end_ms}), "
-                f"the first at {opens_ms.min()}: the bounds were not honoured",
-                exchange=spec.name,
-            )
+        if not len(candles) and len(opens_ms):
+            # A row next to the range is a bound taken otherwise; rows elsewhere are an answer to another question (a cache).
+            slack = spec.candles.page_limit if spec.paging is Paging.WINDOW else 1
+            is_before = int(opens_ms.max()) < grid.shift(grid.ceil(start_ms), -slack)
+            if is_before or (is_end_sent and int(opens_ms.min()) >= grid.close(grid.ceil(span_end_ms))):
+                raise MalformedPage(
+                    f"{spec.name}: all {len(rows)} rows lie outside of the range asked for ({start_ms} to {span_end_ms}), "
+                    f"at {opens_ms.min()} to {opens_ms.max()}: the bounds were not honoured",
+                    exchange=spec.name,
+                )
         covered_end_ms = end_ms
         if spec.paging is not Paging.WINDOW and len(candles):
             covered_end_ms = min(end_ms, grid.close(int(candles.open_ms[-1])))
@@ -249,20 +265,28 @@ class ExchangeClient:
         )
 
     def _call(
-        self, method: str, path: str, params: Mapping[str, Template], names: Mapping[str, int | str], *, subject: str
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Template],
+        names: Mapping[str, int | str],
+        *,
+        subject: str,
+        before_send: BeforeSend,
     ) -> _Answer:
         """Send one request and judge the answer; `subject` is what it is about, for messages."""
         in_path = {name: quote(str(value), safe=":") if name == "symbol" else value for name, value in names.items()}
         url = self._base_url + path.format(**in_path)
         filled = {key: _fill(template, names) for key, template in params.items()}
         body_form: dict[str, Any] = {"params": filled} if method == "GET" else {"json": filled}
-        if self._before_send is not None:
-            self._before_send()
         started = time.monotonic()
         try:
-            with self._session.request(
-                method, url, timeout=self._timeout_s, stream=True, allow_redirects=False, **body_form
-            ) as response:
+            with (
+                gate(before_send),
+                self._session.request(
+                    method, url, timeout=self._timeout_s, stream=True, allow_redirects=False, **body_form
+                ) as response,
+            ):
                 body = self._read(response, started, subject)
         except (requests.RequestException, urllib3.exceptions.HTTPError) as exc:
             raise ExchangeUnavailable(

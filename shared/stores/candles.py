@@ -3,12 +3,12 @@
 Clustered means that the candles lie in the order of their times, in one B-tree instead of two; zstd halves them again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from pymongo import ASCENDING, DESCENDING, ReplaceOne
+from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import CollectionInvalid
@@ -108,17 +108,13 @@ class CandleStore:
             self._collection(series).insert_many(encode_candles(candles, values), ordered=True, session=session)
 
     def replace(self, series: Series, candles: CandleBatch, values: Mapping[str, FloatArray], session: ClientSession) -> None:
-        """Store candles in place of what stands under their times."""
-        if not len(candles):
-            return
-        documents = encode_candles(candles, values)
-        self._collection(series).bulk_write(
-            [
-                ReplaceOne({"_id": to_datetime(int(open_ms))}, document, upsert=True)
-                for open_ms, document in zip(candles.open_ms, documents, strict=True)
-            ],
-            session=session,
-        )
+        """Store candles in place of what stands under their times; indicator fields of other jobs' lists stay."""
+        writes = [
+            UpdateOne({"_id": document["_id"]}, _replacement(document, values), upsert=True)
+            for document in encode_candles(candles, values)
+        ]
+        if writes:
+            self._collection(series).bulk_write(writes, session=session)
 
     def count_estimated(self, series: Series) -> int:
         """How many candles the series has, from the collection's metadata."""
@@ -128,6 +124,15 @@ class CandleStore:
         """Remove the whole series."""
         self._collection(series).drop()
         self._ensured.discard(series)
+
+
+def _replacement(document: Mapping[str, Any], fields: Iterable[str]) -> Document:
+    """The update that leaves a stored candle with these values, and without those of `fields` that do not exist (yet)."""
+    values = document.get(INDICATORS_FIELD, {})
+    present = {f"{INDICATORS_FIELD}.{field}": value for field, value in values.items()}
+    absent = {f"{INDICATORS_FIELD}.{field}": "" for field in fields if field not in values}
+    update: Document = {"$set": {**{name: document[name] for name in PRICE_COLUMNS}, **present}}
+    return {**update, "$unset": absent} if absent else update
 
 
 def _between(start_ms: int, end_ms: int) -> Document:

@@ -52,6 +52,19 @@ class ConnectorStore:
             raise NotFound(f"connector {connector_id} does not exist")
         return document
 
+    def get_to_edit(self, connector_id: str, session: ClientSession) -> Document:
+        """The document, held for the rest of the transaction. Raises NotFound.
+
+        The limiter writes the same document hundreds of times a second: an edit that read before it wrote would meet one of
+        those writes nearly every time and fail.
+        """
+        document = self._collection.find_one_and_update(
+            {"_id": connector_id}, {"$currentDate": {"limiter.edited_at": True}}, projection=_INTERNAL, session=session
+        )
+        if document is None:
+            raise NotFound(f"connector {connector_id} does not exist")
+        return document
+
     def get_connector(self, connector_id: str) -> Connector:
         """The connector as a run needs it. Raises NotFound."""
         return Connector.from_document(self.get(connector_id))

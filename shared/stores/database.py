@@ -33,10 +33,15 @@ OPERATION_TIMEOUT_MS: Final = 10_000
 SERVER_SELECTION_TIMEOUT_MS: Final = 5_000
 CONNECTION_IDLE_MS: Final = 90_000
 POOL_WAIT_MS: Final = 5_000
-TRANSACTION_TRIES_MAX: Final = 5
+TRANSACTION_TRIES_MAX: Final = 8
 COMMIT_TRIES_MAX: Final = 3
 # About what a small transaction takes; doubled with each try, full jitter.
 CONFLICT_PAUSE_S: Final = 0.005
+
+MALFORMED_URI: Final = (
+    "MONGODB_URI is malformed; it has to be like mongodb://user:password@host:27017/?replicaSet=rs0, with user and password "
+    "percent-encoded (RFC 3986)"
+)
 
 DUPLICATE_KEY: Final = 11000
 # Codes that mean "not now": failover, shutdown, overload (462 from 8.2 on), lock and write conflicts.
@@ -56,8 +61,9 @@ def storage_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (InvalidURI, DriverConfigurationError) as exc:
-        raise ConfigurationError(f"MONGODB_URI: {exc}") from exc
+    except (InvalidURI, DriverConfigurationError):
+        # The driver quotes what it could not read, which may be a piece of the password.
+        raise ConfigurationError(MALFORMED_URI) from None
     except (ConnectionFailure, ExecutionTimeout, WTimeoutError) as exc:
         raise StorageUnavailable(f"MongoDB did not answer: {_brief(exc)}") from exc
     except OperationFailure as exc:
@@ -70,6 +76,15 @@ def storage_errors() -> Iterator[None]:
         if exc.timeout:
             raise StorageUnavailable(f"MongoDB did not answer in time: {_brief(exc)}") from exc
         raise
+
+
+@contextmanager
+def _uri_errors() -> Iterator[None]:
+    """Some malformed URIs come out of the driver as plain ValueErrors."""
+    try:
+        yield
+    except ValueError:
+        raise ConfigurationError(MALFORMED_URI) from None
 
 
 def is_duplicate_key(exc: PyMongoError) -> bool:
@@ -101,7 +116,7 @@ class Database:
             raise ConfigurationError(
                 "MONGODB_URI is not set; it names the replica set, like mongodb://host:27017/?replicaSet=rs0"
             )
-        with storage_errors():
+        with storage_errors(), _uri_errors():
             client: MongoClient[Document] = MongoClient(
                 uri,
                 appname="chandler",

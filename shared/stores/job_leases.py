@@ -72,16 +72,22 @@ class JobLeases:
         )
         return [DueJob(document["_id"], document.get("lock", {}).get("session_id")) for document in found]
 
-    def count_leased(self) -> dict[str, int]:
-        """Per connector how many jobs are under a lease that has not run out."""
+    def count_leased(self) -> dict[str, tuple[int, int]]:
+        """Per connector how many jobs are under a lease that has not run out, and how many of them have not begun."""
         counted = self._collection.aggregate(
             [
                 {"$match": {"lock.expires_at": {"$exists": True}, "$expr": {"$gt": ["$lock.expires_at", "$$NOW"]}}},
-                {"$group": {"_id": "$connector_id", "count": {"$sum": 1}}},
+                {
+                    "$group": {
+                        "_id": "$connector_id",
+                        "count": {"$sum": 1},
+                        "waiting": {"$sum": {"$cond": [{"$eq": [{"$ifNull": ["$lock.run_id", None]}, None]}, 1, 0]}},
+                    }
+                },
             ],
             hint="connector_id_1_lock.expires_at_1",
         )
-        return {row["_id"]: row["count"] for row in counted}
+        return {row["_id"]: (row["count"], row["waiting"]) for row in counted}
 
     def claim(self, jobs: Sequence[DueJob], holder: str, lease_ms: int) -> list[Claim]:
         """Take the right to run those of the jobs that are still due, on the server's clock, in two commands.
@@ -162,6 +168,8 @@ class JobLeases:
             {
                 **_cursor_stage(cursor),
                 **_totals_stage(added),
+                # It gets on: what failed before no longer counts.
+                "attempt": 0,
                 "lock.expires_at": {"$add": ["$$NOW", lease_ms]},
                 "next_run_at": {"$add": ["$$NOW", lease_ms]},
             },
@@ -174,6 +182,7 @@ class JobLeases:
         fence: int,
         *,
         status: str | None,
+        end_at: datetime | None = None,
         next_run_at: datetime,
         attempt: int,
         last_error: Document | None,
@@ -184,13 +193,16 @@ class JobLeases:
     ) -> None:
         """The last write of a run: the lease is released (the fence stays) and the next run set. `status` None leaves it.
 
-        A run that was asked for meanwhile is due at once, and a status that was changed meanwhile (paused) stays.
+        A run that was asked for meanwhile is due at once, and a status that was changed meanwhile (paused) stays. `done` is
+        written only if the job's end still is `end_at`; if it was moved meanwhile, the job goes on at once.
 
         Raises:
             LeaseLost: the fence has moved on; the transaction must not commit.
         """
-        changed_status = {} if status is None else {"status": {"$cond": [{"$eq": ["$status", "active"]}, status, "$status"]}}
-        requested = {"$ifNull": ["$run_requested", False]}
+        is_moved = {"$and": [status == "done", {"$ne": ["$end_at", end_at]}]}
+        is_to_change = {"$and": [{"$eq": ["$status", "active"]}, {"$not": [is_moved]}]}
+        changed_status = {} if status is None else {"status": {"$cond": [is_to_change, status, "$status"]}}
+        requested = {"$or": [{"$ifNull": ["$run_requested", False]}, is_moved]}
         self._write_under_lease(
             job_id,
             fence,

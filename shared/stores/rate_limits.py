@@ -35,23 +35,32 @@ class RateLimitStore:
         self._collection = database.collection(COLLECTION)
 
     def reserve(
-        self, connector_id: str, *, need: int, want: int, wait_ms_max: int, use_by_ms: int, transit_ms: int
+        self,
+        connector_id: str,
+        *,
+        need: int,
+        want: int,
+        wait_ms_max: int,
+        use_by_ms: int,
+        transit_ms: int,
+        is_for_job: bool = True,
     ) -> Reservation:
         """Book between `need` and `want` weight at the earliest moment at which `need` fits into every window.
 
-        Nothing is granted if that moment is more than `wait_ms_max` away. One round trip.
+        Nothing is granted if that moment is more than `wait_ms_max` away, nor to a job while the connector is paused. One
+        round trip.
 
         Raises:
             NotFound: no such connector.
             ConfigurationError: `need` is more than a window ever allows.
         """
         reservation_id = uuid.uuid4().hex
-        pipeline = _reserve_pipeline(reservation_id, need, max(need, want), wait_ms_max, use_by_ms + transit_ms)
+        pipeline = _reserve_pipeline(reservation_id, need, max(need, want), wait_ms_max, use_by_ms + transit_ms, is_for_job)
         asked_monotonic = time.monotonic()
         document = self._collection.find_one_and_update(
             {"_id": connector_id},
             pipeline,
-            projection={"limiter.last": 1, "rate_limit_usage": 1},
+            projection={"limiter.last": 1, "rate_limit_usage": 1, "status": 1},
             return_document=ReturnDocument.AFTER,
         )
         replied_monotonic = time.monotonic()
@@ -69,6 +78,7 @@ class RateLimitStore:
             clock_ms=int(answer["clock_ms"]),
             use_by_ms=use_by_ms,
             used=int(document["rate_limit_usage"]),
+            is_paused=is_for_job and document["status"] == "paused",
             asked_monotonic=asked_monotonic,
             replied_monotonic=replied_monotonic,
         )
@@ -241,7 +251,9 @@ def _closing_stages() -> list[Document]:
     ]
 
 
-def _reserve_pipeline(reservation_id: str, need: int, want: int, wait_ms_max: int, charge_ms: int) -> list[Document]:
+def _reserve_pipeline(
+    reservation_id: str, need: int, want: int, wait_ms_max: int, charge_ms: int, is_for_job: bool
+) -> list[Document]:
     moments: Document = {"$map": {"input": "$scratch.windows", "as": "window", "in": _moment_when_free(need)}}
     is_possible: Document = {"$not": [{"$in": [None, "$scratch.moments"]}]}
     at: Document = {
@@ -262,7 +274,11 @@ def _reserve_pipeline(reservation_id: str, need: int, want: int, wait_ms_max: in
         }
     }
     is_granted: Document = {
-        "$and": ["$scratch.is_possible", {"$lte": [{"$subtract": ["$scratch.at", "$limiter.clock_ms"]}, wait_ms_max]}]
+        "$and": [
+            "$scratch.is_possible",
+            {"$lte": [{"$subtract": ["$scratch.at", "$limiter.clock_ms"]}, wait_ms_max]},
+            {"$not": [{"$and": [is_for_job, {"$eq": ["$status", "paused"]}]}]},
+        ]
     }
     entry_t: Document = {"$add": ["$scratch.at", charge_ms]}
     booked: Document = _map_windows({"entries": _append(entry_t, "$scratch.granted")})

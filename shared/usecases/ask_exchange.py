@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 from shared.deadline import ServerClock
 from shared.domain.connectors import Connector
-from shared.domain.rates import transit_ms, use_by_ms
+from shared.domain.rates import Reservation, transit_ms, use_by_ms
 from shared.errors import ExchangeThrottled, RateLimitReached
 from shared.exchanges.catalog import load_spec
 from shared.exchanges.client import ExchangeClient, Market
@@ -88,13 +88,29 @@ class ExchangeDesk:
                 self._shelves.clear()
             return self._shelves.setdefault(key, _Shelf())
 
-    def _send(self, connector: Connector, weight: int, ask: Callable[[ExchangeClient], T]) -> tuple[T, int]:
+    def _send(self, connector: Connector, weight: int, ask: Callable[..., T]) -> tuple[T, int]:
         """What the exchange says, and when the grant was made (UTC ms, the database's clock).
 
         Raises:
             RateLimitReached: no room within WAIT_MS_MAX; nothing was sent.
             ExchangeError: what the exchange answered; a refusal for speed has blocked the connector by then.
         """
+        clock = ServerClock.stamped(0)
+
+        def before_send() -> None:
+            nonlocal clock
+            reservation = self._acquire(connector, weight)
+            clock = ServerClock(reservation.clock_ms, reservation.replied_monotonic)
+
+        try:
+            answer = ask(self._open_exchange(connector, lambda: clock.now_ms()), before_send=before_send)
+        except ExchangeThrottled as exc:
+            self._limits.block(connector.connector_id, exc.wait_ms, exc.message)
+            raise
+        return answer, clock.now_ms()
+
+    def _acquire(self, connector: Connector, weight: int) -> Reservation:
+        """Hold the weight of one request, and wait for its moment. A paused connector may be asked by people."""
         windows = connector.windows
         for _ in range(LATE_GRANTS_MAX):
             reservation = self._limits.reserve(
@@ -104,20 +120,13 @@ class ExchangeDesk:
                 wait_ms_max=WAIT_MS_MAX,
                 use_by_ms=use_by_ms(windows),
                 transit_ms=transit_ms(windows),
+                is_for_job=False,
             )
             if reservation.granted < weight:
                 raise _no_room(connector, reservation.wait_ms)
-            pause_s = reservation.send_from_monotonic - time.monotonic()
-            if pause_s > 0:
-                time.sleep(pause_s)
-            if reservation.is_late():
-                continue
-            clock = ServerClock(reservation.clock_ms, reservation.replied_monotonic)
-            try:
-                return ask(self._open_exchange(connector, clock.now_ms)), clock.now_ms()
-            except ExchangeThrottled as exc:
-                self._limits.block(connector.connector_id, exc.wait_ms, exc.message)
-                raise
+            time.sleep(max(0.0, reservation.send_from_monotonic - time.monotonic()))
+            if not reservation.is_late():
+                return reservation
         raise _no_room(connector, 0)
 
 

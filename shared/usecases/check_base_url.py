@@ -24,7 +24,12 @@ def check_base_url(base_url: str, hosts_allowed: Sequence[str]) -> None:
             private, loopback, link-local or otherwise not public address.
     """
     parts, port = _split(base_url)
-    host = (parts.hostname or "").lower()
+    check_host(parts.hostname or "", port, hosts_allowed)
+
+
+def check_host(host: str, port: int, hosts_allowed: Sequence[str]) -> None:
+    """Judge every address that the host has. Raises InvalidRequest like `check_base_url`."""
+    host = host.lower()
     named = f"[{host}]" if ":" in host else host
     if {host, named, f"{named}:{port}"} & {allowed.lower() for allowed in hosts_allowed}:
         return

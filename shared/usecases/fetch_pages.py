@@ -10,7 +10,7 @@ from shared.domain.connectors import Connector
 from shared.domain.jobs import Job
 from shared.domain.rates import Reservation, transit_ms, use_by_ms
 from shared.domain.windows import Advance, Window, decide_advance, plan_window
-from shared.errors import ExchangeThrottled, PlatformError, Retry
+from shared.errors import ExchangeThrottled, PlatformError, Retry, StorageUnavailable
 from shared.exchanges.client import ExchangeClient, FetchedPage
 from shared.stores.rate_limits import RateLimitStore
 from shared.telemetry import event
@@ -62,11 +62,23 @@ class NoRoom:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectorPaused:
+    """Somebody has paused the connector: no job of it asks any more."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimeIsUp:
     """The deadline is too near to begin another page."""
 
 
-Step = Page | NothingDue | NoRoom | TimeIsUp
+Step = Page | NothingDue | NoRoom | ConnectorPaused | TimeIsUp
+Refusal = NoRoom | ConnectorPaused
+
+
+class _Refused(Exception):
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
 
 
 @dataclass(slots=True)
@@ -131,62 +143,85 @@ class PageFetcher:
             grace_ms=self.connector.publish_grace_ms,
         )
         if advance.cursor_ms == self._cursor_ms and not advance.is_caught_up:
-            # Nothing would be different the next time in this run: leave it to the next one.
-            advance = Advance(advance.cursor_ms, is_pending=True, is_caught_up=True)
+            # Only candles that were read again. Behind them may be intervals without trades, to be asked for alone; if not
+            # even that would move the cursor, nothing in this run will.
+            settled_end_ms = job.timeframe.closed_end(max(0, now_ms - self.connector.publish_grace_ms))
+            if not self._overlap or settled_end_ms <= window.new_ms:
+                advance = Advance(advance.cursor_ms, is_pending=True, is_caught_up=True)
         self._cursor_ms = advance.cursor_ms
         self._overlap = 0
         return Page(window, fetched, advance, now_ms, self._exchange_behind_ms)
 
-    def _fetch(self, window: Window) -> "FetchedPage | NoRoom | TimeIsUp":
+    def _fetch(self, window: Window) -> "FetchedPage | Refusal | TimeIsUp":
+        if self.deadline.remaining_ms() < PAGE_RESERVE_MS:
+            return TimeIsUp()
         for attempt in range(1, FETCH_TRIES_MAX + 1):
-            if self.deadline.remaining_ms() < PAGE_RESERVE_MS:
-                return TimeIsUp()
-            refused = self._acquire(window)
-            if refused is not None:
-                return refused
-            began = time.monotonic()
             try:
                 fetched = self._send(window)
+            except _Refused as exc:
+                return exc.refusal
             except ExchangeThrottled as exc:
                 self.limits.block(self.connector.connector_id, exc.wait_ms, exc.message)
                 raise
             except PlatformError as exc:
-                if exc.retry is not Retry.LATER or attempt == FETCH_TRIES_MAX:
+                is_last = attempt == FETCH_TRIES_MAX or self.deadline.remaining_ms() < PAGE_RESERVE_MS
+                if exc.retry is not Retry.LATER or is_last:
                     raise
                 self.totals.retries += 1
                 pause_ms = self.rng.randint(0, min(RETRY_CAP_MS, RETRY_BASE_MS * 2**attempt))
                 event("fetch_retried", "WARNING", error=exc.code, detail=exc.message, attempt=attempt, pause_ms=pause_ms)
                 time.sleep(pause_ms / 1000)
                 continue
-            self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * 1000
             self._note_usage(fetched)
             return fetched
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _send(self, window: Window) -> FetchedPage:
-        self.totals.requests += 1
-        self.totals.weight += self.client.weight()
-        return self.client.fetch_ohlcv(self.job.symbol, self.job.timeframe.name, window.start_ms, window.end_ms)
+        """One request. Its weight is acquired when the connection is up: a handshake may outlast a grant."""
+        began = time.monotonic()
 
-    def _acquire(self, window: Window) -> "NoRoom | TimeIsUp | None":
-        """Hold weight for one request, waiting for its moment if that is near. None: go."""
+        def before_send() -> None:
+            nonlocal began
+            self._acquire(window)
+            began = time.monotonic()
+            self.totals.requests += 1
+            self.totals.weight += self.client.weight()
+
+        fetched = self.client.fetch_ohlcv(
+            self.job.symbol, self.job.timeframe.name, window.start_ms, window.end_ms, before_send=before_send
+        )
+        self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * 1000
+        return fetched
+
+    def _acquire(self, window: Window) -> None:
+        """Hold weight for one request, waiting for its moment if that is near.
+
+        Raises:
+            _Refused: no room soon, or the connector is paused.
+            StorageUnavailable: the database answers too slowly for its grants to be used.
+        """
         weight = self.client.weight()
         for _ in range(LATE_GRANTS_MAX):
             if self._reservation is None or self._left < weight or self._reservation.is_late():
                 self._reservation = self._reserve(weight, window)
                 self._left = self._reservation.granted
             reservation = self._reservation
+            if reservation.is_paused:
+                raise _Refused(ConnectorPaused())
             if self._left < weight:
-                return NoRoom(reservation.at_ms)
+                raise _Refused(NoRoom(reservation.at_ms))
             pause_s = reservation.send_from_monotonic - time.monotonic()
             if pause_s > 0:
                 self.totals.wait_ms += int(pause_s * 1000)
                 time.sleep(pause_s)
             if not reservation.is_late():
                 self._left -= weight
-                return None
+                return
             event("grant_came_late", "WARNING", granted=reservation.granted)
-        return NoRoom(self.clock.now_ms())
+        raise StorageUnavailable(
+            f"{LATE_GRANTS_MAX} grants came later than their use-by of {reservation.use_by_ms} ms: MongoDB answers too slowly "
+            f"for the limit of connector {self.connector.connector_id}"
+        )
 
     def _reserve(self, weight: int, window: Window) -> Reservation:
         """As much as the pages that are left can use before the grant's use-by."""

@@ -21,6 +21,8 @@ from shared.usecases.check_base_url import check_base_url
 from shared.usecases.record_changes import Author, record_change
 from shared.usecases.run_job import PAUSED_CONNECTOR_MS
 
+# No block is longer (exchanges/client.py).
+BLOCK_MS_MAX: Final = 3 * 24 * 3_600_000
 # What a person may set; everything else in the document is the platform's.
 EDITABLE_FIELDS: Final = frozenset(
     {"base_url", "rate_limit", "rate_limit_period_ms", "extra_rate_limits", "settle_delay_ms", "publish_grace_ms"}
@@ -92,7 +94,7 @@ class ConnectorManager:
             check_base_url(fields["base_url"], self.hosts_allowed)
 
         def write(session: ClientSession) -> Document:
-            before = self.connectors.get(connector_id, session)
+            before = self.connectors.get_to_edit(connector_id, session)
             check_windows({**before, **fields}, spec)
             after = self.connectors.update(connector_id, revision, _only_editable(fields), session)
             self._record(author, "patch", connector_id, before, after, session)
@@ -111,7 +113,7 @@ class ConnectorManager:
         def write(session: ClientSession) -> None:
             # A job cannot be made between the counting and the removal.
             self.holds.exclude(connector_id, session)
-            before = self.connectors.get(connector_id, session)
+            before = self.connectors.get_to_edit(connector_id, session)
             count = self.jobs.count({"connector_id": connector_id}, session)
             if count:
                 raise Conflict(f"{count} jobs use connector {connector_id}; delete them first", connector_id=connector_id)
@@ -131,11 +133,27 @@ class ConnectorManager:
         self.jobs.hasten(connector_id, PAUSED_CONNECTOR_MS)
         return document
 
+    def unblock(self, connector_id: str, author: Author) -> Document:
+        """End a block before its time and let its jobs run at once. Raises NotFound.
+
+        For who knows that the block was no exchange's own (a wrong base_url, a proxy), or that its address has changed.
+        """
+
+        def write(session: ClientSession) -> Document:
+            before = self.connectors.get_to_edit(connector_id, session)
+            after = self.connectors.update(connector_id, None, {"blocked_until": None, "blocked_reason": None}, session)
+            self._record(author, "unblock", connector_id, before, after, session)
+            return after
+
+        document = self.database.transact(write)
+        self.jobs.hasten(connector_id, BLOCK_MS_MAX)
+        return document
+
     def _set_status(self, connector_id: str, status: ConnectorStatus, revision: int | None, author: Author) -> Document:
         action = "pause" if status is ConnectorStatus.PAUSED else "resume"
 
         def write(session: ClientSession) -> Document:
-            before = self.connectors.get(connector_id, session)
+            before = self.connectors.get_to_edit(connector_id, session)
             if before["status"] == status.value and revision in (None, before["revision"]):
                 return before
             after = self.connectors.update(connector_id, revision, {"status": status.value}, session)

@@ -33,8 +33,9 @@ from shared.stores.job_leases import JobLeases
 from shared.stores.rate_limits import RateLimitStore
 from shared.stores.runs import RunStore
 from shared.telemetry import bound, event
-from shared.usecases.fetch_pages import NoRoom, NothingDue, Page, PageFetcher, TimeIsUp
-from shared.usecases.store_pages import Change, PageWriter
+from shared.usecases.fetch_pages import ConnectorPaused, FetchTotals, NoRoom, NothingDue, Page, PageFetcher, TimeIsUp
+from shared.usecases.run_records import error_document, lost_runs, spent_fields, stored_fields
+from shared.usecases.store_pages import Change, PageWriter, StoreTotals
 
 # An exchange clock this far behind the database's is a replay or a wrong clock; less is the second's resolution of its header.
 CLOCK_LAG_MS_MAX: Final = 5_000
@@ -133,7 +134,9 @@ class _Run:
         self._fetcher: PageFetcher | None = None
         self._writer: PageWriter | None = None
         self._history_start_ms: int | None = None
+        self._lost: Document | None = None
         self._pages = 0
+        self._stored_pages = 0
 
     def run(self) -> RunResult:
         """Everything between the begin of the lease and its release."""
@@ -144,7 +147,7 @@ class _Run:
                 return self._finish(Ending(RunOutcome.ERROR, self._clock.now_ms(), self._job.attempt, "error", died))
             connector = self._runner.connectors.get_connector(self._job.connector_id)
             if connector.status is ConnectorStatus.PAUSED:
-                return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms() + PAUSED_CONNECTOR_MS, self._job.attempt))
+                return self._finish(self._paused_ending())
             with storage_errors():
                 self._open(connector)
                 return self._follow(connector)
@@ -200,19 +203,30 @@ class _Run:
                 coming = None if is_last else ahead.submit(copy_context().run, fetcher.next_page)
                 change = writer.plan_change(candles, window.start_ms, window.new_ms)
                 cursor_ms = page.advance.cursor_ms
-                self._history_start_ms = self._history_start_ms or page.fetched.history_start_ms
+                self._note_history_start(page)
                 if coming is None:
                     return self._finish(self._ending_after(page, connector), change, cursor_ms)
                 renewed = Deadline.after(self._runner.run_limits.lease_ms / 1000)
                 status = writer.store(change, cursor_ms)
                 # Not before: a page that could not be stored must be asked for again.
                 self._cursor_ms = cursor_ms
+                self._stored_pages += 1
                 fetcher.deadline = self._deadline.earlier(renewed)
                 self._log_page(page, change)
                 step = coming.result()
                 if status != "active":
                     return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
         return self._finish(self._ending_without_page(step, connector))
+
+    def _note_history_start(self, page: Page) -> None:
+        """Where the exchange's history begins; behind our cursor it means that candles are gone for good."""
+        history_start_ms, new_ms = page.fetched.history_start_ms, page.window.new_ms
+        if history_start_ms is None:
+            return
+        self._history_start_ms = self._history_start_ms or history_start_ms
+        if self._cursor_ms is not None and history_start_ms > new_ms:
+            self._lost = {"from": to_datetime(new_ms), "to": to_datetime(history_start_ms)}
+            event("history_lost", "ERROR", from_ms=new_ms, to_ms=history_start_ms)
 
     def _ending_after(self, page: Page, connector: Connector) -> Ending:
         """The run ends with this page: caught up, or as many pages as one run may take."""
@@ -235,6 +249,8 @@ class _Run:
         if isinstance(step, NoRoom):
             early_ms = self._runner.run_limits.wait_ms_max // COME_BACK_EARLY
             return Ending(RunOutcome.WAITING, max(now_ms, step.at_ms - early_ms), self._job.attempt)
+        if isinstance(step, ConnectorPaused):
+            return self._paused_ending()
         if isinstance(step, NothingDue):
             if self._is_done(self._cursor_ms):
                 return Ending(RunOutcome.DONE, now_ms, 0, status="done")
@@ -245,6 +261,9 @@ class _Run:
         assert isinstance(step, TimeIsUp)
         return Ending(RunOutcome.MORE, now_ms, self._job.attempt)
 
+    def _paused_ending(self) -> Ending:
+        return Ending(RunOutcome.PAUSED, self._clock.now_ms() + PAUSED_CONNECTOR_MS, self._job.attempt)
+
     def _is_done(self, cursor_ms: int | None) -> bool:
         """Whether a closed range has been asked for to its end."""
         end_ms, timeframe = self._job.end_ms, self._job.timeframe
@@ -253,7 +272,8 @@ class _Run:
         return cursor_ms is None or timeframe.close(cursor_ms) >= timeframe.ceil(end_ms)
 
     def _failure(self, exc: PlatformError) -> Ending:
-        attempt = self._job.attempt + 1
+        # A run that got on is no repeated failure, however it ended.
+        attempt = (0 if self._stored_pages else self._job.attempt) + 1
         now_ms = self._clock.now_ms()
         if exc.retry is Retry.NEVER or attempt >= self._runner.run_limits.attempts_max:
             return Ending(RunOutcome.ERROR, now_ms, attempt, "error", exc)
@@ -279,11 +299,12 @@ class _Run:
         runner, job = self._runner, self._job
         record = self._run_document(ending, change, cursor_ms)
         has_failed = ending.outcome in (RunOutcome.FAILED, RunOutcome.ERROR)
-        error = self._error_document(ending)
+        error = record["error"]
         runner.leases.finish(
             job.job_id,
             self._fence,
             status=ending.status,
+            end_at=self._document["end_at"],
             next_run_at=to_datetime(ending.next_run_ms),
             attempt=ending.attempt,
             last_error=error,
@@ -301,7 +322,15 @@ class _Run:
         )
         if self._writer is not None and len(change.candles):
             self._writer.write_candles(change, session)
-        runner.runs.append([*self._lost_runs(), record], session)
+        runner.runs.append([*lost_runs(job, self._document.get("abandoned", ())), record], session)
+        if self._lost is not None:
+            runner.alerts.open_(
+                subject=f"jobs/{job.job_id}/history",
+                title=f"job {job.job_id} was away for longer than the exchange keeps candles: some are lost",
+                facts={"job_id": job.job_id, **self._lost},
+                opened_at=record["finished_at"],
+                session=session,
+            )
         if ending.outcome is RunOutcome.ERROR:
             runner.alerts.open_(
                 subject=f"jobs/{job.job_id}",
@@ -314,14 +343,8 @@ class _Run:
 
     def _run_document(self, ending: Ending, change: Change, cursor_ms: int | None) -> Document:
         """What goes to `job_runs`. `change` is what the same transaction stores and `_writer.totals` does not count yet."""
-        stored = self._writer.totals if self._writer else None
-        spent = self._fetcher.totals if self._fetcher else None
         lock = self._document["lock"]
-        first_ms = stored.first_ms if stored else None
-        last_ms = stored.last_ms if stored else None
-        if len(change.candles):
-            first_ms = int(change.candles.open_ms[0]) if first_ms is None else first_ms
-            last_ms = int(change.candles.open_ms[-1])
+        finished_ms = self._clock.now_ms()
         return {
             "_id": lock["run_id"],
             "job_id": self._job.job_id,
@@ -332,50 +355,15 @@ class _Run:
             "scheduled_at": lock["scheduled_at"],
             "claimed_at": lock["claimed_at"],
             "started_at": lock["started_at"],
-            "finished_at": to_datetime(self._clock.now_ms()),
+            "finished_at": to_datetime(finished_ms),
             "outcome": ending.outcome.value,
             "pages": self._pages,
-            "requests": spent.requests if spent else 0,
-            "weight": spent.weight if spent else 0,
-            "retries": spent.retries if spent else 0,
-            "wait_ms": spent.wait_ms if spent else 0,
-            "candles": (stored.stored if stored else 0) + change.new_count,
-            "revised": (stored.revised if stored else 0) + change.revised_count,
-            "first_candle_at": None if first_ms is None else to_datetime(first_ms),
-            "last_candle_at": None if last_ms is None else to_datetime(last_ms),
+            **spent_fields(self._fetcher.totals if self._fetcher else FetchTotals()),
+            **stored_fields(self._writer.totals if self._writer else StoreTotals(), change),
             "cursor_before": self._document["cursor"]["last_ts"],
             "cursor_after": None if cursor_ms is None else to_datetime(cursor_ms),
-            "enrichment_error": stored.enrichment_error if stored else None,
-            "error": self._error_document(ending),
+            "error": error_document(ending.error, finished_ms),
         }
-
-    def _error_document(self, ending: Ending) -> Document | None:
-        if ending.error is None:
-            return None
-        return {
-            "code": ending.error.code,
-            "message": ending.error.message[:1_000],
-            "at": to_datetime(self._clock.now_ms()),
-            "retry": ending.error.retry.value,
-        }
-
-    def _lost_runs(self) -> list[Document]:
-        """Runs of this job whose lease ran out: nobody else can write down that they were."""
-        return [
-            {
-                "_id": run_id_of(self._job.job_id, lost["fence"]),
-                "job_id": self._job.job_id,
-                "connector_id": self._job.connector_id,
-                "holder": lost["holder"],
-                "fence": lost["fence"],
-                "scheduled_at": lost["scheduled_at"],
-                "claimed_at": lost["claimed_at"],
-                "started_at": lost["started_at"] or lost["claimed_at"],
-                "finished_at": lost["expired_at"],
-                "outcome": (RunOutcome.LOST if lost["run_id"] else RunOutcome.NOT_STARTED).value,
-            }
-            for lost in self._document.get("abandoned", ())
-        ]
 
     def _facts(self) -> Document:
         """What the job keeps about its values and its series."""

@@ -194,7 +194,7 @@ class PageWriter:
             return Change.none()
         first_ms = int(page.open_ms[int(np.argmax(differs))])
         # A stored candle that the page leaves out stays and counts in the indicators.
-        later = _merge(known.between(first_ms, int(page.open_ms[-1]) + 1), page.between(first_ms, int(page.open_ms[-1]) + 1))
+        later = _merge(known[known.open_ms >= first_ms], page[page.open_ms >= first_ms])
         values = self._enrich(later, first_ms)
         return Change(later, values, np.isin(later.open_ms, known.open_ms), int(is_revised.sum()))
 

@@ -1,6 +1,8 @@
 """ExchangeClient against a real HTTP server on loopback, and against ccxt, a client that no one here wrote."""
 
+import contextlib
 import gzip
+import socket
 import threading
 import time
 import tomllib
@@ -308,11 +310,35 @@ def test_what_is_not_supported_is_rejected_without_a_request(venue: Venue, conne
 
 def test_before_send_can_stop_a_request(venue: Venue, connect: Connect) -> None:
     def stop() -> None:
-        raise TimeoutError("the reservation has run out")
+        raise RuntimeError("the reservation has run out")
 
-    with pytest.raises(TimeoutError):
-        connect(before_send=stop).ping()
+    with pytest.raises(RuntimeError):
+        connect().ping(before_send=stop)
     assert venue.asked == []
+
+
+def test_before_send_runs_when_the_connection_is_up_and_before_the_first_byte() -> None:
+    """A handshake may outlast a grant of weight: what asks for the grant has to come after it."""
+    seen: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+
+        def look() -> None:
+            accepted, _ = listener.accept()
+            accepted.setblocking(False)
+            with accepted, contextlib.suppress(BlockingIOError):
+                seen.append(accepted.recv(1))
+            raise RuntimeError("looked")
+
+        client = ExchangeClient(
+            load_spec("binance"),
+            session=open_session(),
+            now_ms=lambda: NOW_MS,
+            base_url=f"http://127.0.0.1:{listener.getsockname()[1]}",
+        )
+        with pytest.raises(RuntimeError, match="looked"):
+            client.ping(before_send=look)
+    assert seen == []
 
 
 # The other calls

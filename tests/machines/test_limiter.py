@@ -3,12 +3,14 @@
 import random
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from shared.domain.rates import Reservation
 from shared.errors import ConfigurationError, NotFound
+from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector
 
@@ -156,11 +158,39 @@ def test_no_sliding_window_goes_over_with_many_threads_weights_and_windows(platf
 def test_a_late_answer_leaves_nothing_to_use(platform: Platform) -> None:
     add_connector(platform, windows=[(10, 60_000)])
     grant = reserve(platform)
-    late = Reservation(
-        grant.reservation_id, 1, grant.at_ms, grant.clock_ms, grant.use_by_ms, 1, time.monotonic() - 1, time.monotonic()
-    )
+    late = replace(grant, asked_monotonic=time.monotonic() - 1)
     assert not grant.is_late()
     assert late.is_late()
+
+
+def test_a_paused_connector_grants_nothing_to_jobs_and_something_to_people(platform: Platform) -> None:
+    add_connector(platform, windows=[(10, 60_000)], status="paused")
+    refused = reserve(platform)
+    assert (refused.granted, refused.is_paused) == (0, True)
+    asked = platform.limits.reserve("binance", need=1, want=1, wait_ms_max=0, use_by_ms=100, transit_ms=0, is_for_job=False)
+    assert (asked.granted, asked.is_paused) == (1, False)
+
+
+def test_a_connector_can_be_paused_while_the_limiter_is_busy(platform: Platform) -> None:
+    add_connector(platform, windows=[(10_000_000, 60_000)])
+    end = threading.Event()
+
+    def ask() -> None:
+        while not end.is_set():
+            reserve(platform)
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    try:
+        author = Author("me", "admin", "test")
+        for _ in range(10):
+            platform.connector_manager.pause("binance", None, author)
+            assert platform.connector_manager.resume("binance", None, author)["status"] == "active"
+    finally:
+        end.set()
+        for thread in threads:
+            thread.join()
 
 
 def test_usage_and_window_start_can_be_read_from_the_connector(platform: Platform) -> None:

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.rates import RateWindow
-from shared.domain.shares import servable_count, share_fairly
+from shared.domain.shares import BookedWindow, servable_count, share_fairly
 
 MINUTE_MS = 60_000
 windows = st.builds(RateWindow, st.integers(1, 10_000), st.integers(1_000, 86_400_000))
@@ -13,27 +13,37 @@ due_jobs = st.dictionaries(
 ).map(lambda due: {name: [f"{name}{index}" for index in range(len(jobs))] for name, jobs in due.items()})
 
 
+def booked(limit: int, period_ms: int, *entries: tuple[int, int]) -> BookedWindow:
+    return BookedWindow(RateWindow(limit, period_ms), entries)
+
+
 def test_the_worked_examples() -> None:
-    binance = [RateWindow(6_000, MINUTE_MS)]
-    assert servable_count(binance, 2, MINUTE_MS, 0) == 3_000
-    assert servable_count(binance, 2, MINUTE_MS, 2_999) == 1
-    assert servable_count(binance, 2, MINUTE_MS, 3_500) == 0
-    # One request a second for a lease of a minute; a lease shorter than the window gets the window's limit.
-    assert servable_count([RateWindow(1, 1_000)], 1, MINUTE_MS, 0) == 60
-    assert servable_count([RateWindow(100, 3_600_000)], 1, MINUTE_MS, 0) == 100
+    assert servable_count([booked(6_000, MINUTE_MS)], 2, 0, 0) == 3_000
+    assert servable_count([booked(6_000, MINUTE_MS)], 2, 0, 2_999) == 1
+    assert servable_count([booked(6_000, MINUTE_MS)], 2, 0, 3_500) == 0
+    # One request in 1.2 s, booked at 10 s: there is room for the next one at 11.2 s and not before.
+    kraken = [booked(1, 1_200, (10_000, 1))]
+    assert servable_count(kraken, 1, 11_199, 0) == 0
+    assert servable_count(kraken, 1, 11_200, 0) == 1
+    # The narrowest window decides.
+    assert servable_count([booked(100, MINUTE_MS), booked(100, 1_000, (10_000, 97))], 1, 10_500, 0) == 3
 
 
-@given(st.lists(windows, min_size=1, max_size=4), st.integers(1, 50), st.integers(30_000, 900_000), st.integers(0, 500))
-def test_no_window_is_asked_for_more_than_it_gives_before_the_leases_end(
-    limits: list[RateWindow], weight: int, lease_ms: int, leased: int
+@given(
+    st.lists(st.tuples(windows, st.lists(st.tuples(st.integers(0, 100_000), st.integers(1, 500)), max_size=8)), min_size=1),
+    st.integers(1, 50),
+    st.integers(0, 200_000),
+    st.integers(0, 500),
+)
+def test_no_window_is_asked_for_more_than_is_free_in_it(
+    limits: list[tuple[RateWindow, list[tuple[int, int]]]], weight: int, at_ms: int, unbooked: int
 ) -> None:
-    count = servable_count(limits, weight, lease_ms, leased)
+    logs = [BookedWindow(window, entries) for window, entries in limits]
+    count = servable_count(logs, weight, at_ms, unbooked)
     assert count >= 0
-    for window in limits:
-        # A window that just begins gives its limit; after that as much again in each period.
-        assert count == 0 or (count + leased) * weight <= window.limit * max(1, lease_ms / window.period_ms)
-    assert servable_count(limits[:1], weight, lease_ms, leased) >= count
-    assert servable_count(limits, weight, lease_ms, leased + 1) <= count
+    assert count == 0 or all((count + unbooked) * weight <= log.free_at(at_ms) for log in logs)
+    assert servable_count(logs, weight, at_ms + 1_000, unbooked) >= count
+    assert servable_count(logs, weight, at_ms, unbooked + 1) <= count
 
 
 @given(due_jobs, st.integers(0, 40))

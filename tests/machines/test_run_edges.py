@@ -1,0 +1,160 @@
+"""Runs at the edges: moved ends, series shared by jobs, candles read again, pauses, failures after progress."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import pytest
+
+from local_emulator.simulator.process import SimulatorProcess, start_simulator
+from local_emulator.simulator.truth import true_candles
+from shared.deadline import Deadline
+from shared.domain.indicators import DEFAULT_INDICATORS
+from shared.domain.jobs import to_datetime, to_ms
+from shared.domain.timeframes import MINUTE_MS
+from shared.usecases.record_changes import Author
+from shared.wiring import Platform
+from tests.factories import add_connector, add_job, claim, make_platform, run_once, run_until_caught_up, stored_documents
+from tests.replay import assert_series_equals
+
+SEED: Final = 13
+NOW_MS: Final = 1_760_000_042_000
+END_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
+WIDE: Final = [(100_000, 60_000)]
+RSI: Final = [{"name": "RSI", "params": {"timeperiod": 14}}]
+
+
+@pytest.fixture
+def simulator() -> Iterator[SimulatorProcess]:
+    with start_simulator(freeze_at_ms=NOW_MS, seed=SEED) as running:
+        for exchange in ("binance", "coinbase"):
+            running.configure(exchange, WIDE)
+        yield running
+
+
+def connect(platform: Platform, simulator: SimulatorProcess, exchange: str = "binance", **fields: Any) -> None:
+    add_connector(platform, exchange, base_url=simulator.base_url(exchange), windows=WIDE, **fields)
+
+
+def jobs(platform: Platform) -> Any:
+    return platform.database.collection("jobs")
+
+
+def test_an_end_that_is_moved_during_the_last_run_is_not_lost(platform: Platform, simulator: SimulatorProcess) -> None:
+    connect(platform, simulator)
+    job_id = add_job(platform, start_ms=END_MS - 500 * MINUTE_MS, end_ms=END_MS - 300 * MINUTE_MS)
+    claimed = claim(platform, job_id)
+    simulator.set_faults({"exchange": "binance", "kind": "slow", "delay_ms": 300})
+    moved = to_datetime(END_MS - 100 * MINUTE_MS)
+    document = platform.leases.begin(job_id, claimed.fence, f"{job_id}#1", 60_000)
+    jobs(platform).update_one({"_id": job_id}, {"$set": {"end_at": moved}})
+    platform.database.transact(
+        lambda session: platform.leases.finish(
+            job_id, claimed.fence, status="done", end_at=document["end_at"], next_run_at=to_datetime(NOW_MS), attempt=0,
+            last_error=None, cursor=None, added={}, facts={}, session=session,
+        )
+    )  # fmt: skip
+    assert platform.jobs.get(job_id)["status"] == "active"
+    run_until_caught_up(platform, job_id)
+    assert platform.jobs.get(job_id)["status"] == "done"
+    assert to_ms(platform.jobs.get(job_id)["cursor"]["last_ts"]) == END_MS - 101 * MINUTE_MS
+
+
+def test_a_job_over_the_same_series_leaves_the_other_jobs_indicators(platform: Platform, simulator: SimulatorProcess) -> None:
+    connect(platform, simulator)
+    live = add_job(platform, start_ms=END_MS - 900 * MINUTE_MS, indicators=RSI)
+    run_until_caught_up(platform, live)
+    ema = [{"name": "EMA", "params": {"timeperiod": 20}}]
+    start_ms, end_ms = END_MS - 900 * MINUTE_MS, END_MS - 700 * MINUTE_MS
+    run_until_caught_up(platform, add_job(platform, start_ms=start_ms, end_ms=end_ms, indicators=ema))
+    for document in stored_documents(platform, "binance", "BTC/USDT", "1m")[50:150]:
+        assert set(document["ind"]) == {"rsi_14", "ema_20"}
+
+
+def test_a_stretch_without_trades_behind_candles_read_again_is_passed(platform: Platform, simulator: SimulatorProcess) -> None:
+    """The last run ended at the last candle before the stretch, so the next one reads that candle again first."""
+    connect(platform, simulator, "coinbase")
+    connect(platform, simulator)
+    start_ms, end_ms = END_MS - 400 * MINUTE_MS, END_MS - 200 * MINUTE_MS
+    job_id = add_job(platform, start_ms=start_ms, end_ms=end_ms)
+    run_once(platform, job_id)
+    # As if the exchange had nothing after the 100th candle.
+    series_end_ms = start_ms + 100 * MINUTE_MS
+    platform.database.collection("candles_binance_BTC-USDT_1m").delete_many({"_id": {"$gte": to_datetime(series_end_ms)}})
+    jobs(platform).update_one(
+        {"_id": job_id}, {"$set": {"status": "active", "cursor.last_ts": to_datetime(series_end_ms - MINUTE_MS)}}
+    )
+    simulator.set_faults({"exchange": "binance", "kind": "cut_rows", "rows": 100})
+    run_until_caught_up(platform, job_id, runs_max=3)
+    assert platform.jobs.get(job_id)["status"] == "done"
+
+
+def test_a_revised_candle_mends_the_stored_ones_that_its_page_lacks(platform: Platform, simulator: SimulatorProcess) -> None:
+    connect(platform, simulator)
+    job_id = add_job(platform, start_ms=END_MS - 900 * MINUTE_MS)
+    run_until_caught_up(platform, job_id)
+    candles = platform.database.collection("candles_binance_BTC-USDT_1m")
+    before_last = to_datetime(END_MS - 2 * MINUTE_MS)
+    stored = candles.find_one({"_id": before_last})
+    # Stored otherwise than the exchange has it, with the indicators of both candles accordingly wrong.
+    candles.update_one({"_id": before_last}, {"$set": {"close": stored["low"]}})
+    candles.update_many({"_id": {"$gte": before_last}}, {"$set": {"ind.sma_20": 1.0}})
+    simulator.clock(advance_ms=MINUTE_MS)
+    simulator.set_faults({"exchange": "binance", "kind": "cut_rows", "rows": 2, "count": 1})
+    run_once(platform, job_id)
+    simulator.set_faults()
+    run_until_caught_up(platform, job_id)
+    expected = true_candles(SEED, "binance", "BTC/USDT", "1m", END_MS - 900 * MINUTE_MS, END_MS + MINUTE_MS)
+    assert_series_equals(stored_documents(platform, "binance", "BTC/USDT", "1m"), expected, DEFAULT_INDICATORS)
+
+
+def test_pausing_the_connector_stops_a_run_at_its_next_request(platform: Platform, simulator: SimulatorProcess) -> None:
+    # A window in which one reservation holds one page: every page has to ask the limiter.
+    add_connector(platform, base_url=simulator.base_url("binance"), windows=[(10_000, 1_000)])
+    job_id = add_job(platform, start_ms=END_MS - 40_000 * MINUTE_MS)
+    claimed = claim(platform, job_id)
+    simulator.set_faults({"exchange": "binance", "kind": "slow", "delay_ms": 150})
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(platform.runner.run, job_id, claimed.fence, "test", Deadline.after(100))
+        deadline = time.monotonic() + 20
+        while simulator.report()["binance"]["requests_total"] < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        platform.connector_manager.pause("binance", None, Author("me", "admin", "test"))
+        result = running.result()
+    assert result.outcome.value == "paused"
+    assert result.requests <= 6
+
+
+def test_a_run_that_got_on_before_it_failed_is_no_repeated_failure(
+    mongodb_uri: str, database_name: str, simulator: SimulatorProcess
+) -> None:
+    platform = make_platform(mongodb_uri, database_name, worker_pages_max=50)
+    try:
+        connect(platform, simulator)
+        job_id = add_job(platform, start_ms=END_MS - 9_000 * MINUTE_MS, attempt=platform.settings.attempts_max - 1)
+        simulator.set_faults({"exchange": "binance", "kind": "status", "status": 503, "rate": 0.6})
+        for _ in range(30):
+            outcome = run_once(platform, job_id).outcome.value
+            job = platform.jobs.get(job_id)
+            if outcome == "failed" and job["totals"]["candles"]:
+                break
+            jobs(platform).update_one({"_id": job_id}, {"$set": {"attempt": 7, "status": "active"}})
+        assert outcome == "failed"
+        assert job["status"] == "active"
+    finally:
+        platform.close()
+
+
+@pytest.mark.parametrize("uri", ["mongodb://user:s3cr/et@host/", "mongodb://us/er:s3cret@host:27017/", "mongodb://a:b@[::1/"])
+def test_no_piece_of_a_malformed_uri_is_shown(uri: str) -> None:
+    from shared.errors import ConfigurationError
+    from shared.settings import load_settings
+    from shared.stores.database import Database
+
+    with pytest.raises(ConfigurationError, match="MONGODB_URI is malformed") as caught:
+        Database.connect(load_settings(mongodb_uri=uri))
+    assert "s3cr" not in str(caught.value)
+    assert "et@" not in str(caught.value)
+    assert caught.value.__cause__ is None
