@@ -6,8 +6,10 @@ Functions take from it what they need. Nothing else in the house builds stores, 
 import os
 import random
 import socket
+import sys
 from collections.abc import Callable
 from functools import cached_property
+from typing import Final
 
 import requests
 
@@ -39,7 +41,8 @@ from shared.usecases.read_candles import CandleReader
 from shared.usecases.run_job import JobRunner, RunLimits
 
 # One slow answer has to fit into the reserve that a run keeps (usecases/fetch_pages.py).
-EXCHANGE_TIMEOUT_S = (3.05, 5.0)
+EXCHANGE_TIMEOUT_S: Final = (3.05, 5.0)
+SWITCH_INTERVAL_S: Final = 0.0005
 
 
 class Platform:
@@ -154,6 +157,9 @@ class Platform:
     @cached_property
     def runner(self) -> JobRunner:
         """The worker's use case."""
+        # A run's one thread decodes while the other waits for MongoDB, and would then wait for the decoding too: up to 5 ms
+        # at each of a page's commands by Python's default, which is a tenth of the throughput (benchmarks/ingest.py).
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         settings = self.settings
         return JobRunner(
             database=self.database,

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
-from pymongo.errors import CollectionInvalid
+from pymongo.errors import BulkWriteError, CollectionInvalid
 
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
 from shared.domain.jobs import symbol_slug, to_datetime, to_ms
@@ -21,6 +22,8 @@ from shared.stores.database import Database, Document
 NAMESPACE_EXISTS: Final = 48
 # One batch for a whole tail: 16 MiB of reply hold over 100,000 candles.
 READ_BATCH: Final = 20_000
+# The server takes commands of 16 MiB.
+COMMAND_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +102,20 @@ class CandleStore:
         yield from self._collection(series).find(_between(start_ms, end_ms)).sort("_id", ASCENDING).limit(limit)
 
     def insert(self, series: Series, candles: CandleBatch, values: Mapping[str, FloatArray], session: ClientSession) -> None:
-        """Store new candles.
+        """Store new candles, in a transaction.
+
+        The documents are laid out already, so they go as one plain command: insert_many would look at each of them again.
 
         Raises:
-            pymongo.errors.BulkWriteError: one is there already (see database.is_duplicate_key); nothing is stored then.
+            pymongo.errors.BulkWriteError: one is there already (see database.is_duplicate_key); the transaction is over then.
         """
-        if len(candles):
-            self._collection(series).insert_many(encode_candles(candles, values), ordered=True, session=session)
+        collection = self._collection(series)
+        for documents in _commands_full(encode_candles(candles, values)):
+            answer = collection.database.command(
+                {"insert": collection.name, "documents": documents, "ordered": True}, session=session
+            )
+            if answer.get("writeErrors"):
+                raise BulkWriteError(dict(answer))
 
     def replace(self, series: Series, candles: CandleBatch, values: Mapping[str, FloatArray], session: ClientSession) -> None:
         """Store candles in place of what stands under their times; indicator fields of other jobs' lists stay."""
@@ -124,6 +134,15 @@ class CandleStore:
         """Remove the whole series."""
         self._collection(series).drop()
         self._ensured.discard(series)
+
+
+def _commands_full(documents: Sequence[RawBSONDocument]) -> Iterator[Sequence[RawBSONDocument]]:
+    """The documents in lots that fit into one command each; nearly always all of them."""
+    if not documents:
+        return
+    lot = max(1, COMMAND_BYTES_MAX // max(len(document.raw) for document in documents))
+    for first in range(0, len(documents), lot):
+        yield documents[first : first + lot]
 
 
 def _replacement(document: Mapping[str, Any], fields: Iterable[str]) -> Document:

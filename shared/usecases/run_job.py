@@ -2,8 +2,6 @@
 
 import random
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,6 +32,7 @@ from shared.stores.rate_limits import RateLimitStore
 from shared.stores.runs import RunStore
 from shared.telemetry import bound, event
 from shared.usecases.fetch_pages import ConnectorPaused, FetchTotals, NoRoom, NothingDue, Page, PageFetcher, TimeIsUp
+from shared.usecases.pages_ahead import PagesAhead
 from shared.usecases.run_records import error_document, lost_runs, spent_fields, stored_fields
 from shared.usecases.store_pages import Change, PageWriter, StoreTotals
 
@@ -187,36 +186,52 @@ class _Run:
         )
 
     def _follow(self, connector: Connector) -> RunResult:
-        """Pages until caught up, out of room or out of time; the next page is fetched while the one before is stored."""
+        """Pages until caught up, out of room or out of time; more are fetched while those before are stored."""
+        assert self._fetcher is not None
+        fetcher, pages_max = self._fetcher, self._runner.run_limits.pages_max
+        step = fetcher.next_page()
+        if not isinstance(step, Page):
+            return self._finish(self._ending_without_page(step, connector))
+        if step.advance.is_caught_up or pages_max == 1:
+            return self._store_last([step], connector)
+        with PagesAhead(fetcher, step, pages_max) as ahead:
+            while isinstance(taken := ahead.take(), list):
+                if taken[-1].advance.is_caught_up or self._pages + len(taken) == pages_max:
+                    return self._store_last(taken, connector)
+                if self._store(taken) != "active":
+                    return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
+        return self._finish(self._ending_without_page(taken, connector))
+
+    def _store(self, pages: list[Page]) -> str:
+        """Pages that are not the run's last, in one transaction. Returns the job's status."""
         assert self._fetcher is not None
         assert self._writer is not None
-        fetcher, writer = self._fetcher, self._writer
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fetch") as ahead:
-            step = fetcher.next_page()
-            for page_number in range(1, self._runner.run_limits.pages_max + 1):
-                if not isinstance(step, Page):
-                    break
-                page = step
-                self._pages = page_number
-                candles, window = page.fetched.candles, page.window
-                is_last = page.advance.is_caught_up or page_number == self._runner.run_limits.pages_max
-                coming = None if is_last else ahead.submit(copy_context().run, fetcher.next_page)
-                change = writer.plan_change(candles, window.start_ms, window.new_ms)
-                cursor_ms = page.advance.cursor_ms
-                self._note_history_start(page)
-                if coming is None:
-                    return self._finish(self._ending_after(page, connector), change, cursor_ms)
-                renewed = Deadline.after(self._runner.run_limits.lease_ms / 1000)
-                status = writer.store(change, cursor_ms)
-                # Not before: a page that could not be stored must be asked for again.
-                self._cursor_ms = cursor_ms
-                self._stored_pages += 1
-                fetcher.deadline = self._deadline.earlier(renewed)
-                self._log_page(page, change)
-                step = coming.result()
-                if status != "active":
-                    return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
-        return self._finish(self._ending_without_page(step, connector))
+        change = self._plan_change(pages)
+        renewed = Deadline.after(self._runner.run_limits.lease_ms / 1000)
+        cursor_ms = pages[-1].advance.cursor_ms
+        status = self._writer.store(change, cursor_ms)
+        # Not before: a page that could not be stored must be asked for again.
+        self._cursor_ms = cursor_ms
+        self._stored_pages += len(pages)
+        self._fetcher.deadline = self._deadline.earlier(renewed)
+        event("pages_stored", "DEBUG", pages=len(pages), candles_count=change.new_count, cursor_ms=cursor_ms)
+        return status
+
+    def _store_last(self, pages: list[Page], connector: Connector) -> RunResult:
+        """The run's last pages, in the transaction that also ends it."""
+        change = self._plan_change(pages)
+        return self._finish(self._ending_after(pages[-1], connector), change, pages[-1].advance.cursor_ms)
+
+    def _plan_change(self, pages: list[Page]) -> Change:
+        """What pages that follow each other change, as if they were one."""
+        assert self._writer is not None
+        self._pages += len(pages)
+        candles = pages[0].fetched.candles
+        for page in pages[1:]:
+            candles = candles.then(page.fetched.candles)
+        for page in pages:
+            self._note_history_start(page)
+        return self._writer.plan_change(candles, pages[0].window.start_ms, pages[0].window.new_ms)
 
     def _note_history_start(self, page: Page) -> None:
         """Where the exchange's history begins; behind our cursor it means that candles are gone for good."""
@@ -374,13 +389,3 @@ class _Run:
         if self._history_start_ms is not None and self._job.kind is JobKind.LIVE:
             facts["history_start_at"] = to_datetime(self._history_start_ms)
         return facts
-
-    def _log_page(self, page: Page, change: Change) -> None:
-        event(
-            "page_stored",
-            "DEBUG",
-            candles_count=change.new_count,
-            revised_count=change.revised_count,
-            start_ms=page.window.start_ms,
-            cursor_ms=self._cursor_ms,
-        )

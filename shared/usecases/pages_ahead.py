@@ -1,0 +1,78 @@
+"""Fetch a few pages ahead of the one that is being stored, in a thread of their own, and hand over all that are there.
+
+Storing costs a journal flush a transaction however many candles it holds, so pages that have piled up go together.
+"""
+
+import threading
+from collections import deque
+from contextvars import copy_context
+from types import TracebackType
+from typing import Final
+
+from shared.usecases.fetch_pages import Page, PageFetcher, Step
+
+# Pages in hand at most, and so the memory of a run. More would not make storing any cheaper.
+PAGES_AHEAD_MAX: Final = 3
+
+
+class PagesAhead:
+    """A context manager around one run's fetching. Leaving it waits for the request that is on its way."""
+
+    def __init__(self, fetcher: PageFetcher, first: Page, pages_max: int) -> None:
+        self._fetcher = fetcher
+        self._pages_max = pages_max
+        self._ready: deque[Step | Exception] = deque([first])
+        self._changed = threading.Condition()
+        self._is_left = False
+        self._thread = threading.Thread(target=copy_context().run, args=(self._fetch,), name="fetch", daemon=True)
+
+    def __enter__(self) -> "PagesAhead":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+        with self._changed:
+            self._is_left = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def take(self) -> "list[Page] | Step":
+        """All pages that are there, at least one, in order; or why there are no more.
+
+        Raises:
+            ExchangeError, StorageUnavailable: what ended the fetching, after all pages before it have been taken.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready)
+            pages: list[Page] = []
+            while self._ready and isinstance(self._ready[0], Page):
+                page = self._ready.popleft()
+                assert isinstance(page, Page)
+                pages.append(page)
+            self._changed.notify_all()
+            if pages:
+                return pages
+            end = self._ready.popleft()
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    def _fetch(self) -> None:
+        """Until a page is the last one, or there is none, or the run has left."""
+        for _ in range(1, self._pages_max):
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._ready) < PAGES_AHEAD_MAX or self._is_left)
+                if self._is_left:
+                    return
+            step = self._next()
+            with self._changed:
+                self._ready.append(step)
+                self._changed.notify_all()
+            if not isinstance(step, Page) or step.advance.is_caught_up:
+                return
+
+    def _next(self) -> Step | Exception:
+        try:
+            return self._fetcher.next_page()
+        except Exception as exc:  # noqa: BLE001 - carried over to the thread that runs the job, which knows what it means
+            return exc
