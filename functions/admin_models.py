@@ -23,6 +23,8 @@ PAGE_MAX: Final = 500
 CANDLES_DEFAULT: Final = 1_000
 CANDLES_MAX: Final = 5_000
 OVERLAP_DEFAULT: Final = 2
+# Of several errors so many stand in the summary; all of them are in the list.
+SHOWN_MAX: Final = 3
 OVERLAP_MAX: Final = 10
 # The limiter's grants live at least 100 ms, and arrive within another 150; below this a window would mostly be margin.
 PERIOD_MS_MIN: Final = 100
@@ -47,6 +49,8 @@ def _moment_ms(value: object) -> int:
     if isinstance(value, str) and re.fullmatch(r"\d{1,15}", value):
         value = int(value)
     if isinstance(value, str):
+        # A plus sign in a query means a space, and a time in ISO 8601 has no other use for one before its zone.
+        value = re.sub(r" (\d\d:\d\d)$", r"+\1", value)
         try:
             at = datetime.fromisoformat(value)
         except ValueError as exc:
@@ -275,8 +279,17 @@ def _validated(model: type[M], value: object, summary: str) -> M:
         return model.model_validate(value)
     except ValidationError as exc:
         errors = [
-            (".".join(str(part) for part in error["loc"])[:FIELD_CHARS_MAX], error["msg"].removeprefix("Value error, "))
+            (".".join(str(part) for part in error["loc"])[:FIELD_CHARS_MAX], _message(model, error))
             for error in exc.errors(include_url=False, include_input=False)
         ]
-        details = "; ".join(f"{field}: {message}" for field, message in errors[:3])
+        more = f"; and {len(errors) - SHOWN_MAX} more" if len(errors) > SHOWN_MAX else ""
+        details = "; ".join(f"{field}: {message}" for field, message in errors[:SHOWN_MAX]) + more
         raise InvalidRequest(f"{summary}: {details}", errors) from exc
+
+
+def _message(model: type[BaseModel], error: Mapping[str, Any]) -> str:
+    """What pydantic says, in words for people; for an unknown field those that there are."""
+    if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
+        known = ", ".join(field.alias or name for name, field in model.model_fields.items())
+        return f"is no field here; there are {known}" if known else "is not taken here"
+    return str(error["msg"]).removeprefix("Value error, ")

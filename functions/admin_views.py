@@ -6,8 +6,7 @@ from typing import Any
 
 from bson import ObjectId
 
-from shared.domain.jobs import to_ms
-from shared.domain.timeframes import TIMEFRAMES
+from shared.domain.jobs import lag_ms
 from shared.exchanges.client import RateLimitInfo
 from shared.exchanges.spec import ExchangeSpec
 from shared.stores.database import Document
@@ -24,17 +23,13 @@ def document_view(document: Document) -> View:
 
 
 def job_view(document: Document, now_ms: int) -> View:
-    """A job, with its lease and how far its newest closed candle lies back (`lag_ms`).
-
-    None before the first page, and for a range that is done.
-    """
+    """A job, with its lease and how long the oldest interval it lacks has been closed (`lag_ms`); None once it is done."""
     lock = document["lock"]
-    cursor_at = document["cursor"]["last_ts"]
-    lag_ms = None
-    if cursor_at is not None and document["status"] != "done":
-        lag_ms = max(0, now_ms - TIMEFRAMES[document["timeframe"]].close(to_ms(cursor_at)))
+    lag = None
+    if document["status"] != "done":
+        lag = lag_ms(document["timeframe"], document["cursor"]["last_ts"], document["start_at"], now_ms)
     lease = {"fence": lock["fence"], "expires_at": to_json(lock.get("expires_at"))}
-    return {**document_view(document), "lease": lease, "lag_ms": lag_ms}
+    return {**document_view(document), "lease": lease, "lag_ms": lag}
 
 
 def candle_view(document: Document) -> View:

@@ -19,12 +19,11 @@ from local_emulator.demo import run_demo
 from local_emulator.emulator import Emulator, EmulatorOptions
 from local_emulator.scheduler import SchedulerOptions
 from local_emulator.snapshot import take_snapshot
-from local_emulator.state import StateDirectory
+from local_emulator.state import STATE_DIR_DEFAULT, StateDirectory
 from local_emulator.tokens import ROLES, TTL_S_DEFAULT, admin_token
 from local_emulator.view import introduction, show
 from shared.errors import PlatformError
 
-STATE_DIR_DEFAULT: Final = ".chandler"
 DEMO_SECONDS_DEFAULT: Final = 45.0
 EXIT_BAD_RESULT: Final = 1
 EXIT_NOT_STARTED: Final = 2
@@ -147,6 +146,9 @@ def _run_command(command: Sequence[str], emulator: Emulator) -> int:
 
 
 def _token(options: argparse.Namespace) -> int:
+    if not Path(options.state_dir).is_dir():
+        print(f"no emulator has run in {options.state_dir} yet; start it first, or name its --state-dir", file=sys.stderr)
+        return 2
     secret = StateDirectory(Path(options.state_dir)).jwt_secret()
     print(admin_token(secret, options.role, options.ttl_s))
     return 0

@@ -8,7 +8,9 @@ from typing import Any, Final
 
 from pymongo.database import Database as MongoDatabase
 
+from shared.domain.connectors import booked_windows, windows_of
 from shared.domain.jobs import to_ms
+from shared.domain.rates import charge_ms
 from shared.domain.timeframes import TIMEFRAMES
 
 JOBS_MAX: Final = 200
@@ -86,16 +88,14 @@ def take_snapshot(database: "MongoDatabase[dict[str, Any]]") -> Snapshot:
 
 
 def _connector_row(document: Document, now_ms: int) -> ConnectorRow:
-    period_ms = int(document["rate_limit_period_ms"])
-    logs = document.get("limiter", {}).get("logs", ())
-    entries = next((log["entries"] for log in logs if log["period_ms"] == period_ms), ())
+    main, *_ = booked_windows(document)
     blocked_until = document.get("blocked_until")
     return ConnectorRow(
         connector_id=document["_id"],
         status=document["status"],
-        used=sum(int(entry["w"]) for entry in entries if entry["t"] + period_ms > now_ms),
-        limit=int(document["rate_limit"]),
-        period_ms=period_ms,
+        used=main.used_at(now_ms, charge_ms(windows_of(document))),
+        limit=main.window.limit,
+        period_ms=main.window.period_ms,
         blocked_ms=0 if blocked_until is None else max(0, to_ms(blocked_until) - now_ms),
     )
 

@@ -14,6 +14,9 @@ from shared.errors import ConfigurationError
 SECRET_BYTES: Final = 48
 LIVE_ORIGIN: Final = "live exchanges"
 
+# Relative to the folder in which the emulator is started: the checkout.
+STATE_DIR_DEFAULT: Final = ".chandler"
+
 
 class StateDirectory:
     """One directory of an emulator, `.chandler` unless said otherwise. Made at first use, readable by its owner only."""

@@ -4,6 +4,7 @@ import collections
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from pymongo.errors import PyMongoError
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from local_emulator.emulator import Emulator
 from local_emulator.snapshot import ConnectorRow, JobRow, Snapshot, take_snapshot
+from local_emulator.state import STATE_DIR_DEFAULT
 
 REFRESH_S: Final = 0.5
 PLAIN_EVERY_S: Final = 5.0
@@ -61,9 +63,10 @@ def introduction(emulator: Emulator) -> str:
 
 
 def command_lines(admin_url: str, state_dir: str) -> tuple[str, str]:
-    """How to get a token, and a request that uses it."""
+    """How to get a token, and a request that uses it: to be pasted from the screen, so as short as can be."""
+    where = "" if Path(state_dir).resolve() == Path(STATE_DIR_DEFAULT).resolve() else f" --state-dir {state_dir}"
     return (
-        f"export CHANDLER_TOKEN=$(.venv/bin/python -m local_emulator token --role admin --state-dir {state_dir})",
+        f"export CHANDLER_TOKEN=$(.venv/bin/python -m local_emulator token --role admin{where})",
         f'curl -s -H "Authorization: Bearer $CHANDLER_TOKEN" "{admin_url}/v1/jobs?limit=3"',
     )
 

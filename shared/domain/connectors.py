@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from shared.domain.rates import RateWindow
+from shared.domain.rates import BookedWindow, RateWindow
 
 # A slug that can stand in URLs, ids and collection names as it is.
 CONNECTOR_ID_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
@@ -52,3 +52,12 @@ def windows_of(document: Mapping[str, Any]) -> tuple[RateWindow, ...]:
         RateWindow(document["rate_limit"], document["rate_limit_period_ms"]),
         *(RateWindow(extra["rate_limit"], extra["rate_limit_period_ms"]) for extra in document.get("extra_rate_limits", ())),
     )
+
+
+def booked_windows(document: Mapping[str, Any]) -> list[BookedWindow]:
+    """All windows of a connector document with the limiter's log of each."""
+    logs = {log["period_ms"]: log["entries"] for log in document.get("limiter", {}).get("logs", ())}
+    return [
+        BookedWindow(window, [(int(entry["t"]), int(entry["w"])) for entry in logs.get(window.period_ms, ())])
+        for window in windows_of(document)
+    ]

@@ -119,6 +119,16 @@ class Job:
         )
 
 
+def lag_ms(timeframe: str, cursor_at: datetime | None, start_at: datetime, now_ms: int) -> int:
+    """How long ago the oldest interval that is still missing has closed; 0 while it is open. Never negative.
+
+    That is the interval after the cursor, or without a cursor the first one from `start_at` on.
+    """
+    grid = TIMEFRAMES[timeframe]
+    missing_ms = grid.ceil(to_ms(start_at)) if cursor_at is None else grid.close(to_ms(cursor_at))
+    return max(0, now_ms - grid.close(missing_ms))
+
+
 def plan_backoff_ms(attempt: int, rng: random.Random) -> int:
     """Exponential backoff with full jitter: uniform in [0, min(cap, base * 2 ** attempt)] after the attempt-th failure.
 

@@ -5,6 +5,7 @@ constants. Weight is the exchange's own unit. Why the log is charged at a use-by
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -33,6 +34,25 @@ class RateWindow:
         return {"rate_limit": self.limit, "rate_limit_period_ms": self.period_ms}
 
 
+@dataclass(frozen=True, slots=True)
+class BookedWindow:
+    """A rate window and what is booked in it: (ms at which it counts last, weight) pairs."""
+
+    window: RateWindow
+    entries: Sequence[tuple[int, int]]
+
+    def used_at(self, at_ms: int, charge_ms: int) -> int:
+        """Weight that counts at that moment, without what is booked for later."""
+        return sum(
+            weight for entry_ms, weight in self.entries if entry_ms - charge_ms <= at_ms < entry_ms + self.window.period_ms
+        )
+
+    def free_at(self, at_ms: int) -> int:
+        """Weight that nobody has booked at that moment, as things stand now."""
+        booked = sum(weight for entry_ms, weight in self.entries if entry_ms + self.window.period_ms > at_ms)
+        return self.window.limit - booked
+
+
 def use_by_ms(windows: tuple[RateWindow, ...]) -> int:
     """How long after its moment a grant may still be sent, in ms."""
     shortest_ms = min(window.period_ms for window in windows)
@@ -43,6 +63,11 @@ def transit_ms(windows: tuple[RateWindow, ...]) -> int:
     """How long a request may be on its way and still arrive inside what was charged, in ms."""
     shortest_ms = min(window.period_ms for window in windows)
     return min(TRANSIT_MS_MAX, max(TRANSIT_MS_MIN, shortest_ms // TRANSIT_FRACTION))
+
+
+def charge_ms(windows: tuple[RateWindow, ...]) -> int:
+    """How long after its moment a grant is charged: until the last moment at which its request may arrive."""
+    return use_by_ms(windows) + transit_ms(windows)
 
 
 @dataclass(frozen=True, slots=True)

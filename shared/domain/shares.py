@@ -1,25 +1,11 @@
 """How many of each connector's due jobs one pass of the scheduler may claim."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
-from shared.domain.rates import RateWindow
+from shared.domain.rates import BookedWindow
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class BookedWindow:
-    """A rate window and what is booked in it: (ms at which it counts last, weight) pairs."""
-
-    window: RateWindow
-    entries: Sequence[tuple[int, int]]
-
-    def free_at(self, at_ms: int) -> int:
-        """Weight that nobody has booked at that moment, as things stand now."""
-        booked = sum(weight for entry_ms, weight in self.entries if entry_ms + self.window.period_ms > at_ms)
-        return self.window.limit - booked
 
 
 def servable_count(booked: Sequence[BookedWindow], weight: int, at_ms: int, unbooked_count: int) -> int:

@@ -6,7 +6,8 @@ from pymongo import ASCENDING, ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
-from shared.domain.connectors import Connector, windows_of
+from shared.domain.connectors import Connector, booked_windows, windows_of
+from shared.domain.rates import charge_ms
 from shared.errors import Conflict, NotFound, PreconditionFailed
 from shared.stores.database import Database, Document
 
@@ -92,16 +93,9 @@ class ConnectorStore:
         `used` is the weight that counts in the window at `now_ms`, main window first. The stored `rate_limit_usage` is as of
         the newest reservation, which may be long ago.
         """
-        is_live = {"$gt": [{"$add": ["$$entry.t", "$$log.period_ms"]}, now_ms]}
-        live = {"$filter": {"input": "$$log.entries", "as": "entry", "cond": is_live}}
-        weights = {"$map": {"input": live, "as": "entry", "in": "$$entry.w"}}
-        logs = {"$ifNull": ["$limiter.logs", []]}
-        used = {"$map": {"input": logs, "as": "log", "in": {"period_ms": "$$log.period_ms", "used": {"$sum": weights}}}}
-        fields = ("status", "blocked_until", "rate_limit", "rate_limit_period_ms", "extra_rate_limits")
-        rows = self._collection.aggregate(
-            [{"$sort": {"_id": ASCENDING}}, {"$limit": LIST_MAX}, {"$project": {**dict.fromkeys(fields, 1), "used": used}}]
-        )
-        return [_usage_row(row) for row in rows]
+        fields = ("status", "blocked_until", "rate_limit", "rate_limit_period_ms", "extra_rate_limits", "limiter.logs")
+        rows = self._collection.find({}, dict.fromkeys(fields, 1)).sort("_id", ASCENDING).limit(LIST_MAX)
+        return [_usage_row(row, now_ms) for row in rows]
 
     def update(self, connector_id: str, revision: int | None, changes: Document, session: ClientSession) -> Document:
         """Set fields under an expected revision (None: whatever it is); returns the new document.
@@ -135,9 +129,7 @@ class ConnectorStore:
             raise PreconditionFailed(f"connector {connector_id} was changed by somebody else; read it again")
 
 
-def _usage_row(row: Document) -> Document:
-    used = {entry["period_ms"]: entry["used"] for entry in row["used"]}
-    windows = [window.to_document() for window in windows_of(row)]
-    for window in windows:
-        window["used"] = used.get(window["rate_limit_period_ms"], 0)
+def _usage_row(row: Document, now_ms: int) -> Document:
+    charged_ms = charge_ms(windows_of(row))
+    windows = [{**booked.window.to_document(), "used": booked.used_at(now_ms, charged_ms)} for booked in booked_windows(row)]
     return {"_id": row["_id"], "status": row["status"], "blocked_until": row.get("blocked_until"), "windows": windows}

@@ -228,9 +228,11 @@ def _opening_stages() -> list[Document]:
     ]
 
 
-def _closing_stages() -> list[Document]:
-    """Keep the logs, say what is used now, and drop the scratch fields."""
+def _closing_stages(charge_ms: int) -> list[Document]:
+    """Keep the logs, say what is used now (without what is booked for later), and drop the scratch fields."""
     first: Document = {"$first": "$scratch.windows"}
+    is_begun: Document = {"$lte": ["$$entry.t", {"$add": ["$limiter.clock_ms", charge_ms]}]}
+    begun: Document = {"$filter": {"input": "$$window.entries", "as": "entry", "cond": is_begun}}
     return [
         {
             "$set": {
@@ -242,7 +244,7 @@ def _closing_stages() -> list[Document]:
                     }
                 },
                 "rate_limit_usage": {
-                    "$let": {"vars": {"window": first}, "in": _sum_weight("$$window.entries")},
+                    "$let": {"vars": {"window": first}, "in": _sum_weight(begun)},
                 },
                 "period_start_at": {"$toDate": {"$subtract": ["$limiter.clock_ms", {"$toLong": "$rate_limit_period_ms"}]}},
             }
@@ -301,7 +303,7 @@ def _reserve_pipeline(
                 },
             }
         },
-        *_closing_stages(),
+        *_closing_stages(charge_ms),
     ]
 
 
@@ -324,7 +326,7 @@ def _usage_pipeline(period_ms: int, used: int, charge_ms: int) -> list[Document]
         *_opening_stages(),
         {"$set": {"scratch.extra": {"$cond": [has_window, {"$max": [0, {"$subtract": [used, ours]}]}, 0]}}},
         {"$set": {"scratch.windows": {"$cond": [{"$gt": ["$scratch.extra", 0]}, booked, "$scratch.windows"]}}},
-        *_closing_stages(),
+        *_closing_stages(charge_ms),
     ]
 
 

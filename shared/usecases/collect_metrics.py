@@ -8,13 +8,11 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from shared.domain.jobs import JobKind, JobStatus, to_datetime, to_ms
-from shared.domain.timeframes import TIMEFRAMES
+from shared.domain.jobs import JobKind, JobStatus, lag_ms, to_datetime, to_ms
 from shared.stores.alerts import AlertStore
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database
@@ -28,16 +26,6 @@ RECENT_MS: Final = 5 * 60_000
 RECENT_RUNS_MAX: Final = 100_000
 
 Row = Mapping[str, Any]
-
-
-def lag_ms(timeframe: str, cursor_at: datetime | None, start_at: datetime, now_ms: int) -> int:
-    """How long ago the oldest interval that is still missing has closed; 0 while it is open. Never negative.
-
-    That is the interval after the cursor, or without a cursor the first one from `start_at` on.
-    """
-    grid = TIMEFRAMES[timeframe]
-    missing_ms = grid.ceil(to_ms(start_at)) if cursor_at is None else grid.close(to_ms(cursor_at))
-    return max(0, now_ms - grid.close(missing_ms))
 
 
 @dataclass(frozen=True, slots=True)

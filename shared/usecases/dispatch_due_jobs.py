@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shared.deadline import Deadline, ServerClock
-from shared.domain.connectors import windows_of
+from shared.domain.connectors import booked_windows
 from shared.domain.jobs import to_datetime, to_ms
-from shared.domain.shares import BookedWindow, servable_count, share_fairly
+from shared.domain.shares import servable_count, share_fairly
 from shared.errors import PlatformError
 from shared.senders.worker_calls import CallResult, WorkerCalls
 from shared.stores.connectors import ConnectorStore
@@ -121,7 +121,7 @@ class Dispatcher:
                 continue
             weight = self.weight_of(connector["exchange"])
             leased_count, unbooked_count = leased.get(connector["_id"], (0, 0))
-            room = servable_count(_booked_windows(connector), weight, now_ms + WAIT_MS_MAX, unbooked_count)
+            room = servable_count(booked_windows(connector), weight, now_ms + WAIT_MS_MAX, unbooked_count)
             if room:
                 # Places are given in the order of the keys: who has the fewest jobs at work comes first, or a place that
                 # becomes free would always go to the same connector.
@@ -163,15 +163,6 @@ def _take_all(places: threading.Semaphore, most: int) -> int:
     while taken < most and places.acquire(blocking=False):
         taken += 1
     return taken
-
-
-def _booked_windows(connector: Document) -> list[BookedWindow]:
-    """The connector's windows with the limiter's log of each."""
-    logs = {log["period_ms"]: log["entries"] for log in connector.get("limiter", {}).get("logs", ())}
-    return [
-        BookedWindow(window, [(entry["t"], entry["w"]) for entry in logs.get(window.period_ms, ())])
-        for window in windows_of(connector)
-    ]
 
 
 def _blocked_ms(connector: Document, now_ms: int) -> int:

@@ -10,9 +10,9 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from shared.domain.jobs import to_datetime, to_ms
+from shared.domain.jobs import lag_ms, to_datetime, to_ms
 from shared.domain.timeframes import DAY_MS, MINUTE_MS, TIMEFRAMES
-from shared.usecases.collect_metrics import JOB_SERIES_MAX, lag_ms
+from shared.usecases.collect_metrics import JOB_SERIES_MAX
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, claim, make_platform
 
@@ -89,7 +89,7 @@ def test_a_scrape_says_what_the_database_holds(platform: Platform) -> None:
     add_job(platform, "XBT/USD", "1h", connector_id="kraken", status="error")
     leased_id = add_job(platform, "LTC/USDT", cursor={"last_ts": to_datetime(open_ms - MINUTE_MS)})
     claim(platform, leased_id)
-    platform.limits.reserve("binance", need=7, want=7, wait_ms_max=0, use_by_ms=1_000, transit_ms=1_000)
+    platform.limits.reserve("binance", need=7, want=7, wait_ms_max=0, use_by_ms=600, transit_ms=1_000)
     _record_runs(platform, now_ms)
     _open_alerts(platform)
 

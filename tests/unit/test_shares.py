@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.domain.rates import RateWindow
-from shared.domain.shares import BookedWindow, servable_count, share_fairly
+from shared.domain.rates import BookedWindow, RateWindow
+from shared.domain.shares import servable_count, share_fairly
 
 MINUTE_MS = 60_000
 windows = st.builds(RateWindow, st.integers(1, 10_000), st.integers(1_000, 86_400_000))
@@ -27,6 +27,13 @@ def test_the_worked_examples() -> None:
     assert servable_count(kraken, 1, 11_200, 0) == 1
     # The narrowest window decides.
     assert servable_count([booked(100, MINUTE_MS), booked(100, 1_000, (10_000, 97))], 1, 10_500, 0) == 3
+
+
+def test_what_is_booked_for_later_is_not_used_yet() -> None:
+    log = booked(10, 1_000, (5_000, 4), (5_800, 3))
+    assert log.used_at(4_800, charge_ms=250) == 4
+    assert log.used_at(5_700, charge_ms=250) == 7
+    assert log.used_at(6_100, charge_ms=250) == 3
 
 
 @given(
