@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final, TypeVar
 
@@ -87,6 +87,18 @@ def _uri_errors() -> Iterator[None]:
         raise ConfigurationError(MALFORMED_URI) from None
 
 
+def refuse_unsuitable(hello: Mapping[str, Any], version: Sequence[int]) -> None:
+    """Judge a server by its answers to `hello` and `buildInfo` (`versionArray`). Raises ConfigurationError."""
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        raise ConfigurationError(
+            "MONGODB_URI: this mongod is a standalone, which has no transactions and no retryable writes. Start it with "
+            "`--replSet rs0` and run `rs.initiate()` once in mongosh; a replica set of one member is enough."
+        )
+    if tuple(version[:2]) < OLDEST_VERSION:
+        found = ".".join(str(part) for part in version[:3])
+        raise ConfigurationError(f"MONGODB_URI: MongoDB {found} is too old; Chandler needs 6.0 or newer.")
+
+
 def is_duplicate_key(exc: PyMongoError) -> bool:
     """Whether a write failed only because its key is there already (also inside a bulk write)."""
     if getattr(exc, "code", None) == DUPLICATE_KEY:
@@ -142,14 +154,7 @@ class Database:
         with storage_errors():
             hello = self.client.admin.command("hello")
             version = self.client.admin.command("buildInfo")["versionArray"]
-        if "setName" not in hello and hello.get("msg") != "isdbgrid":
-            raise ConfigurationError(
-                "MONGODB_URI: this mongod is a standalone, which has no transactions and no retryable writes. Start it with "
-                "`--replSet rs0` and run `rs.initiate()` once in mongosh; a replica set of one member is enough."
-            )
-        if tuple(version[:2]) < OLDEST_VERSION:
-            found = ".".join(str(part) for part in version[:3])
-            raise ConfigurationError(f"MONGODB_URI: MongoDB {found} is too old; Chandler needs 6.0 or newer.")
+        refuse_unsuitable(hello, version)
 
     def collection(self, name: str) -> "Collection[Document]":
         """A collection of the platform's database."""
