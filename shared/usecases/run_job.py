@@ -254,7 +254,8 @@ class _Run:
         next_run_ms = plan_next_run_ms(
             self._job.timeframe,
             is_pending=page.advance.is_pending,
-            now_ms=now_ms - behind_ms,
+            # As of the page, not of now: an interval that closed in between is not stored yet and due at once.
+            now_ms=page.now_ms,
             settle_delay_ms=connector.settle_delay_ms,
         )
         return Ending(RunOutcome.CAUGHT_UP, next_run_ms + behind_ms, 0)
@@ -269,10 +270,9 @@ class _Run:
         if isinstance(step, NothingDue):
             if self._is_done(self._cursor_ms):
                 return Ending(RunOutcome.DONE, now_ms, 0, status="done")
-            next_run_ms = plan_next_run_ms(
-                self._job.timeframe, is_pending=False, now_ms=now_ms, settle_delay_ms=connector.settle_delay_ms
-            )
-            return Ending(RunOutcome.CAUGHT_UP, next_run_ms, 0)
+            grid, cursor_ms = self._job.timeframe, self._cursor_ms
+            wanted_ms = grid.ceil(self._job.start_ms) if cursor_ms is None else grid.shift(cursor_ms, 1)
+            return Ending(RunOutcome.CAUGHT_UP, max(now_ms, grid.close(wanted_ms) + connector.settle_delay_ms), 0)
         assert isinstance(step, TimeIsUp)
         return Ending(RunOutcome.MORE, now_ms, self._job.attempt)
 
