@@ -21,9 +21,8 @@ from typing import ClassVar
 
 
 class Retry(StrEnum):
-    """Whether the same attempt can succeed: at once, after a wait, or never."""
+    """Whether the same attempt can succeed: after a wait, or never."""
 
-    NOW = "now"
     LATER = "later"
     NEVER = "never"
 

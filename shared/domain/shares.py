@@ -1,6 +1,7 @@
 """How many of each connector's due jobs one pass of the scheduler may claim."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import islice, zip_longest
 from typing import TypeVar
 
 from shared.domain.rates import BookedWindow
@@ -17,17 +18,11 @@ def servable_count(booked: Sequence[BookedWindow], weight: int, at_ms: int, unbo
     return max(0, free // max(1, weight) - unbooked_count)
 
 
-def share_fairly(due: Mapping[str, Sequence[T]], places: int) -> list[T]:
+def share_fairly(due: Sequence[Sequence[T]], places: int) -> list[T]:
     """Round by round one job of each connector, until the places or the jobs are used up.
 
-    So a connector with ten thousand due jobs takes no more places than others leave. Order within a connector is kept.
+    `due`: the due jobs of each connector; who stands first is served first in a round. So a connector with ten thousand due
+    jobs takes no more places than others leave. Order within a connector is kept.
     """
-    taken: list[T] = []
-    round_index = 0
-    longest = max((len(jobs) for jobs in due.values()), default=0)
-    while len(taken) < places and round_index < longest:
-        for connector_id in sorted(due):
-            if round_index < len(due[connector_id]) and len(taken) < places:
-                taken.append(due[connector_id][round_index])
-        round_index += 1
-    return taken
+    rounds = zip_longest(*due, fillvalue=None)
+    return list(islice((job for jobs in rounds for job in jobs if job is not None), places))

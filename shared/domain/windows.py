@@ -12,11 +12,15 @@ PENDING_RETRY_FACTOR: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """[start_ms, end_ms) to be asked of the exchange; from `new_ms` on it has not been asked before."""
+    """[start_ms, end_ms) to be asked of the exchange; from `new_ms` on it has not been asked before.
+
+    `closed_end_ms`: up to where intervals had closed when this was planned. A job's own end may lie before it.
+    """
 
     start_ms: int
     new_ms: int
     end_ms: int
+    closed_end_ms: int
 
 
 def plan_window(
@@ -32,14 +36,18 @@ def plan_window(
     if new_ms >= window_end_ms:
         return None
     start_ms = max(timeframe.ceil(first_ms), timeframe.shift(new_ms, -overlap))
-    return Window(start_ms, new_ms, window_end_ms)
+    return Window(start_ms, new_ms, window_end_ms, closed_end_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class Advance:
-    """Where the cursor stands after a page (None: not moved yet) and whether the newest intervals are still waited for."""
+    """Where the cursor stands after a page (None: not moved yet) and whether the newest intervals are still waited for.
+
+    `closed_end_ms`: up to where intervals had closed when the page was planned, also by the exchange's clock.
+    """
 
     cursor_ms: int | None
+    closed_end_ms: int
     is_pending: bool
     is_caught_up: bool
 
@@ -57,33 +65,34 @@ def decide_advance(
     """Move the cursor past what the answer covers.
 
     An interval without a candle that closed less than `grace_ms` ago is not passed, unless a later candle is there: the
-    exchange may yet publish it. An older one is, or a quiet market would be asked for the same for ever. `now_ms` is the
-    earlier of the database's and the exchange's clock.
+    exchange may yet publish it. An older one is, or a quiet market would be asked for the same for ever. `now_ms` is when
+    the page was asked for, by the database's or the exchange's clock, whichever is behind.
     """
     settled_end_ms = min(covered_end_ms, timeframe.closed_end(max(0, now_ms - grace_ms)))
     passed_end_ms = max(settled_end_ms, window.new_ms)
     if last_candle_ms is not None:
         passed_end_ms = max(passed_end_ms, timeframe.close(last_candle_ms))
-    closed_end_ms = min(window.end_ms, timeframe.closed_end(now_ms))
-    passed_end_ms = min(passed_end_ms, max(closed_end_ms, window.new_ms))
+    closed_end_ms = min(window.closed_end_ms, timeframe.closed_end(now_ms))
+    due_end_ms = min(window.end_ms, closed_end_ms)
+    passed_end_ms = min(passed_end_ms, max(due_end_ms, window.new_ms))
     moved_ms = timeframe.shift(passed_end_ms, -1) if passed_end_ms > window.new_ms else cursor_ms
-    is_asked_to_end = covered_end_ms >= closed_end_ms
+    is_asked_to_end = covered_end_ms >= due_end_ms
     return Advance(
         cursor_ms=moved_ms,
-        is_pending=is_asked_to_end and passed_end_ms < closed_end_ms,
+        closed_end_ms=closed_end_ms,
+        is_pending=is_asked_to_end and passed_end_ms < due_end_ms,
         is_caught_up=is_asked_to_end,
     )
 
 
-def plan_next_run_ms(timeframe: Timeframe, *, is_pending: bool, now_ms: int, settle_delay_ms: int) -> int:
-    """When a job that is caught up runs again: after the next close plus the settle delay.
+def plan_next_run_ms(timeframe: Timeframe, *, closed_end_ms: int, is_pending: bool, now_ms: int, settle_delay_ms: int) -> int:
+    """When a job that is caught up runs again: a settle delay after the next close, seen from when its page was planned.
 
-    While the newest candle is still waited for: when its age has grown by PENDING_RETRY_FACTOR, if that comes first.
+    The answer may come after that close; then the time is near or past, and the job is due at once. While the newest candle
+    is still waited for: when its age has grown by PENDING_RETRY_FACTOR, if that comes first. `now_ms`: when it was asked for.
     """
-    next_close_ms = timeframe.close(timeframe.floor(now_ms))
-    next_run_ms = next_close_ms + settle_delay_ms
+    next_run_ms = timeframe.close(closed_end_ms) + settle_delay_ms
     if is_pending:
-        waited_for_ms = timeframe.closed_end(now_ms)
-        age_ms = max(now_ms - waited_for_ms, settle_delay_ms, 500)
-        next_run_ms = min(next_run_ms, waited_for_ms + PENDING_RETRY_FACTOR * age_ms)
+        age_ms = max(now_ms - closed_end_ms, settle_delay_ms, 500)
+        next_run_ms = min(next_run_ms, closed_end_ms + PENDING_RETRY_FACTOR * age_ms)
     return next_run_ms

@@ -176,16 +176,6 @@ class ExchangeClient:
         )
         return self._page(answer, grid, start_ms, span_end_ms, is_end_sent="{end}" in str(request.params))
 
-    def window_end(self, timeframe: Timeframe, start_ms: int, end_ms: int) -> int:
-        """End of the span that one request for start_ms can answer if no interval is missing; at most end_ms.
-
-        For planning. `fetch_ohlcv` may be given more: with forward paging it then skips a stretch without candles at once.
-        """
-        if self.spec.paging is Paging.LAST_N:
-            return end_ms
-        first_ms = timeframe.ceil(start_ms)
-        return min(end_ms, timeframe.shift(first_ms, self._request_for(timeframe, first_ms, self._now_ms()).page_limit))
-
     def weight(self) -> int:
         """What one `fetch_ohlcv` costs."""
         return self.spec.candles_weight

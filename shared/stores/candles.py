@@ -126,10 +126,6 @@ class CandleStore:
         if writes:
             self._collection(series).bulk_write(writes, session=session)
 
-    def count_estimated(self, series: Series) -> int:
-        """How many candles the series has, from the collection's metadata."""
-        return self._collection(series).estimated_document_count()
-
     def drop(self, series: Series) -> None:
         """Remove the whole series."""
         self._collection(series).drop()

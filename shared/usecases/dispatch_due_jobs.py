@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final
 
 from shared.deadline import Deadline, ServerClock
@@ -115,7 +116,7 @@ class Dispatcher:
 
     def _claim(self, now_ms: int, places_count: int) -> list[Claim]:
         leased = self.leases.count_leased()
-        due: dict[str, list[DueJob]] = {}
+        due: list[tuple[int, str, list[DueJob]]] = []
         for connector in self.connectors.list_runnable():
             if _blocked_ms(connector, now_ms) > WAIT_MS_MAX:
                 continue
@@ -123,12 +124,11 @@ class Dispatcher:
             leased_count, unbooked_count = leased.get(connector["_id"], (0, 0))
             room = servable_count(booked_windows(connector), weight, now_ms + WAIT_MS_MAX, unbooked_count)
             if room:
-                # Places are given in the order of the keys: who has the fewest jobs at work comes first, or a place that
-                # becomes free would always go to the same connector.
-                due[f"{leased_count:09d} {connector['_id']}"] = self.leases.list_due(
-                    connector["_id"], to_datetime(now_ms), min(room, places_count)
-                )
-        shared = share_fairly(due, places_count)
+                jobs = self.leases.list_due(connector["_id"], to_datetime(now_ms), min(room, places_count))
+                due.append((leased_count, connector["_id"], jobs))
+        # Who has the fewest jobs at work comes first, or a place that becomes free would always go to the same connector.
+        due.sort(key=itemgetter(0, 1))
+        shared = share_fairly([jobs for _, _, jobs in due], places_count)
         return self.leases.claim(shared, self.holder, self.limits.lease_ms) if shared else []
 
     def _start(self, claim: Claim, places: threading.Semaphore, deadline: Deadline, trigger: str, report: TickReport) -> None:

@@ -2,7 +2,7 @@
 
 import random
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from shared.deadline import Deadline, ServerClock
@@ -20,7 +20,7 @@ RETRY_BASE_MS: Final = 250
 RETRY_CAP_MS: Final = 2_000
 # A page is only begun with this much time left: one slow request and one transaction fit into it.
 PAGE_RESERVE_MS: Final = 20_000
-# A grant that came too late to be used is thrown away and asked for again this often, then the job is given back.
+# A grant that came too late to be used is thrown away and asked for again this often, then the request has failed.
 LATE_GRANTS_MAX: Final = 3
 # Until a page has been timed.
 PAGE_MS_GUESS: Final = 150
@@ -76,6 +76,8 @@ Refusal = NoRoom | ConnectorPaused
 
 
 class _Refused(Exception):
+    """No fault: it carries the limiter's refusal out through the HTTP client, at whose gate the limiter is asked."""
+
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal)
         self.refusal = refusal
@@ -100,6 +102,7 @@ class PageFetcher:
     _left: int = 0
     _page_ms: float = PAGE_MS_GUESS
     _exchange_behind_ms: int = 0
+    _sent_ms: int = 0
 
     def __post_init__(self) -> None:
         self._cursor_ms = self.job.cursor_ms
@@ -128,7 +131,8 @@ class PageFetcher:
         fetched = self._fetch(window)
         if not isinstance(fetched, FetchedPage):
             return fetched
-        now_ms = self.clock.now_ms()
+        # What is not in the answer may have come since it was asked for.
+        now_ms = self._sent_ms
         if fetched.exchange_now_ms is not None and fetched.exchange_now_ms < now_ms:
             self._exchange_behind_ms = now_ms - fetched.exchange_now_ms
             now_ms = fetched.exchange_now_ms
@@ -147,7 +151,7 @@ class PageFetcher:
             # even that would move the cursor, nothing in this run will.
             settled_end_ms = job.timeframe.closed_end(max(0, now_ms - self.connector.publish_grace_ms))
             if not self._overlap or settled_end_ms <= window.new_ms:
-                advance = Advance(advance.cursor_ms, is_pending=True, is_caught_up=True)
+                advance = replace(advance, is_pending=True, is_caught_up=True)
         self._cursor_ms = advance.cursor_ms
         self._overlap = 0
         return Page(window, fetched, advance, now_ms, self._exchange_behind_ms)
@@ -184,6 +188,7 @@ class PageFetcher:
             nonlocal began
             self._acquire(window)
             began = time.monotonic()
+            self._sent_ms = self.clock.now_ms()
             self.totals.requests += 1
             self.totals.weight += self.client.weight()
 

@@ -253,8 +253,8 @@ class _Run:
         behind_ms = page.exchange_behind_ms if page.exchange_behind_ms > CLOCK_LAG_MS_MAX else 0
         next_run_ms = plan_next_run_ms(
             self._job.timeframe,
+            closed_end_ms=page.advance.closed_end_ms,
             is_pending=page.advance.is_pending,
-            # As of the page, not of now: an interval that closed in between is not stored yet and due at once.
             now_ms=page.now_ms,
             settle_delay_ms=connector.settle_delay_ms,
         )

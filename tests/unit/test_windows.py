@@ -63,7 +63,7 @@ def answers(draw: st.DrawFn) -> Answer:
     frame = draw(frames)
     first_ms = frame.floor(draw(st.integers(DAY_MS * 400, 2_000_000_000_000)))
     width, asked = draw(st.integers(1, 60)), draw(st.integers(0, 60))
-    window = Window(frame.shift(first_ms, -2), first_ms, frame.shift(first_ms, width))
+    window = Window(frame.shift(first_ms, -2), first_ms, frame.shift(first_ms, width), frame.shift(first_ms, width))
     covered_end_ms = min(window.end_ms, frame.shift(first_ms, asked))
     covered = frame.count(window.start_ms, covered_end_ms)
     last = draw(st.none() | st.integers(0, max(0, covered - 1)))
@@ -129,10 +129,18 @@ def test_a_candle_that_came_is_passed(answer: Answer) -> None:
     st.integers(0, MINUTE_MS - 1),
     st.integers(0, 3 * MINUTE_MS),
     st.integers(0, 3_000),
+    st.sampled_from([0, 300, 20_000, 90_000]),
 )
 @settings(max_examples=200)
 def test_an_exchange_with_holes_that_publishes_late_is_read_to_the_end_and_nothing_is_missed(
-    traded: list[bool], page: int, latency_ms: int, overlap: int, phase_ms: int, grace_over_ms: int, settle_ms: int
+    traded: list[bool],
+    page: int,
+    latency_ms: int,
+    overlap: int,
+    phase_ms: int,
+    grace_over_ms: int,
+    settle_ms: int,
+    took_ms: int,
 ) -> None:
     """Jobs driven by plan_window, decide_advance and plan_next_run_ms against a model of an exchange, on a clock of numbers."""
     start_ms = OPEN_MS
@@ -147,21 +155,31 @@ def test_an_exchange_with_holes_that_publishes_late_is_read_to_the_end_and_nothi
             break
         window = plan_window(MINUTE, first_ms=start_ms, cursor_ms=cursor_ms, end_ms=end_ms, overlap=overlap, now_ms=now_ms)
         if window is None:
-            now_ms = plan_next_run_ms(MINUTE, is_pending=False, now_ms=now_ms, settle_delay_ms=settle_ms)
+            now_ms = plan_next_run_ms(
+                MINUTE, closed_end_ms=MINUTE.floor(now_ms), is_pending=False, now_ms=now_ms, settle_delay_ms=settle_ms
+            )
             continue
         published = [t for t in had if MINUTE.close(t) + latency_ms <= now_ms and window.start_ms <= t < window.end_ms]
         got = published[:page]
+        # The answer shows how things stood when it was asked for, however late it comes.
+        asked_ms, now_ms = now_ms, now_ms + took_ms
         stored.update(got)
         covered_end_ms = MINUTE.close(got[-1]) if len(published) > page else window.end_ms
         advance = decide_advance(
             MINUTE, window, cursor_ms=cursor_ms, last_candle_ms=got[-1] if got else None,
-            covered_end_ms=covered_end_ms, now_ms=now_ms, grace_ms=grace_ms,
+            covered_end_ms=covered_end_ms, now_ms=asked_ms, grace_ms=grace_ms,
         )  # fmt: skip
         assert cursor_ms is None or (advance.cursor_ms is not None and advance.cursor_ms >= cursor_ms)
         if advance.is_caught_up or advance.cursor_ms == cursor_ms:
-            next_ms = plan_next_run_ms(MINUTE, is_pending=advance.is_pending, now_ms=now_ms, settle_delay_ms=settle_ms)
-            assert next_ms > now_ms
-            now_ms = next_ms
+            next_ms = plan_next_run_ms(
+                MINUTE,
+                closed_end_ms=advance.closed_end_ms,
+                is_pending=advance.is_pending,
+                now_ms=asked_ms,
+                settle_delay_ms=settle_ms,
+            )
+            assert next_ms > asked_ms
+            now_ms = max(now_ms, next_ms)
         cursor_ms = advance.cursor_ms
         overlap = max(overlap, 0)
     else:
@@ -178,7 +196,7 @@ def test_an_empty_newest_interval_waits_for_its_grace_or_a_later_candle(age_ms: 
     end_ms = OPEN_MS if has_later else MINUTE.shift(OPEN_MS, -1)
     advance = decide_advance(
         MINUTE,
-        Window(empty_ms, empty_ms, end_ms),
+        Window(empty_ms, empty_ms, end_ms, end_ms),
         cursor_ms=MINUTE.shift(empty_ms, -1),
         last_candle_ms=MINUTE.close(empty_ms) if has_later else None,
         covered_end_ms=end_ms,
@@ -194,7 +212,8 @@ def test_an_empty_newest_interval_waits_for_its_grace_or_a_later_candle(age_ms: 
 
 @given(frames, moments, st.integers(0, 30_000))
 def test_the_next_run_is_after_the_next_close_and_its_settle_delay(frame: Timeframe, now_ms: int, settle_ms: int) -> None:
-    next_ms = plan_next_run_ms(frame, is_pending=False, now_ms=now_ms, settle_delay_ms=settle_ms)
+    closed_end_ms = frame.floor(now_ms)
+    next_ms = plan_next_run_ms(frame, closed_end_ms=closed_end_ms, is_pending=False, now_ms=now_ms, settle_delay_ms=settle_ms)
     assert next_ms - settle_ms > now_ms
     assert frame.floor(next_ms - settle_ms) == next_ms - settle_ms
     assert frame.count(now_ms + 1, next_ms - settle_ms) == 0
@@ -202,8 +221,20 @@ def test_the_next_run_is_after_the_next_close_and_its_settle_delay(frame: Timefr
 
 @given(frames, moments, st.integers(0, 30_000))
 def test_what_is_waited_for_is_asked_for_sooner_but_not_at_once(frame: Timeframe, now_ms: int, settle_ms: int) -> None:
-    next_ms = plan_next_run_ms(frame, is_pending=True, now_ms=now_ms, settle_delay_ms=settle_ms)
-    plain_ms = plan_next_run_ms(frame, is_pending=False, now_ms=now_ms, settle_delay_ms=settle_ms)
+    closed_end_ms = frame.floor(now_ms)
+    next_ms = plan_next_run_ms(frame, closed_end_ms=closed_end_ms, is_pending=True, now_ms=now_ms, settle_delay_ms=settle_ms)
+    plain_ms = plan_next_run_ms(frame, closed_end_ms=closed_end_ms, is_pending=False, now_ms=now_ms, settle_delay_ms=settle_ms)
     assert now_ms < next_ms <= plain_ms
-    age_ms = now_ms - frame.floor(now_ms)
+    age_ms = now_ms - closed_end_ms
     assert next_ms == plain_ms or next_ms - now_ms >= (PENDING_RETRY_FACTOR - 1) * age_ms
+
+
+@given(frames, moments, st.integers(0, 3 * MINUTE_MS), st.booleans(), st.integers(0, 30_000))
+def test_an_interval_that_closes_while_the_answer_is_on_its_way_is_not_left_for_the_one_after(
+    frame: Timeframe, planned_ms: int, took_ms: int, is_pending: bool, settle_ms: int
+) -> None:
+    closed_end_ms = frame.closed_end(planned_ms)
+    next_ms = plan_next_run_ms(
+        frame, closed_end_ms=closed_end_ms, is_pending=is_pending, now_ms=planned_ms + took_ms, settle_delay_ms=settle_ms
+    )
+    assert next_ms <= frame.close(closed_end_ms) + settle_ms
