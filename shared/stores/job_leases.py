@@ -9,7 +9,7 @@ the lease is lost.
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -19,7 +19,8 @@ from pymongo import ASCENDING, ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.errors import PyMongoError
 
-from shared.domain.jobs import PRIORITIES, to_datetime
+from shared.domain.jobs import PRIORITIES, JobKind, to_datetime
+from shared.domain.slots import SlotClass
 from shared.errors import LeaseLost
 from shared.stores.database import Database, Document
 
@@ -27,8 +28,24 @@ COLLECTION: Final = "jobs"
 # Abandoned leases noted on the job until its next run writes them to job_runs; more than this many only if none ever ends.
 ABANDONED_MAX: Final = 20
 CLAIM_TIMEOUT_S: Final = 3.0
+# Made in jobs.py. The first holds all that a search for due jobs returns, so that it reads no document.
+DUE_INDEX: Final = "due"
+UNBEGUN_INDEX: Final = "unbegun"
+# Connectors that one search for due jobs covers. Each is a plan of its own: 0.1 ms and 300 bytes of command.
+BRANCHES_MAX: Final = 100
+# All that a pass lists or claims comes in one reply (the server's own default is 101 documents).
+LISTED_BATCH: Final = 10_000
+_ALL_PRIORITIES: Final = tuple(sorted(PRIORITIES.values()))
 # A released lock. As an expression it replaces the lock; a bare document in $set would be merged into it.
 _ONLY_FENCE: Final[Document] = {"$mergeObjects": [{"fence": "$lock.fence"}]}
+# Slots that pass until the next try are counted under this reason; jobs without slots stay without.
+_IS_NOT_STARTED: Final[Document] = {
+    "$cond": [
+        {"$eq": [{"$type": "$slot_ledger"}, "object"]},
+        {"$mergeObjects": ["$slot_ledger", {"reason": SlotClass.NOT_STARTED.value}]},
+        "$$REMOVE",
+    ]
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +54,7 @@ class DueJob:
 
     job_id: str
     session_id: Any = None
+    priority: int = PRIORITIES[JobKind.LIVE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +64,7 @@ class Claim:
     job_id: str
     connector_id: str
     fence: int
+    priority: int = PRIORITIES[JobKind.LIVE]
 
 
 class JobLeases:
@@ -56,38 +75,59 @@ class JobLeases:
         self._collection = database.collection(COLLECTION)
 
     def has_due(self, now: datetime) -> bool:
-        """Whether any active job is due: one look into an index."""
-        return self._collection.find_one({"status": "active", "next_run_at": {"$lte": now}}, {"_id": 1}) is not None
+        """Whether any active job is due: one command, of a few index keys per connector and no document."""
+        condition = {"connector_id": {"$gte": ""}, **_due_by(now, _ALL_PRIORITIES)}
+        return self._collection.find_one(condition, {"_id": 0, "status": 1}, hint=DUE_INDEX) is not None
 
     def list_due(self, connector_id: str, now: datetime, limit: int) -> list[DueJob]:
-        """A connector's due jobs: smaller priority first, then those due longest. Reads the index only up to `limit`."""
-        branches = [
-            {"connector_id": connector_id, "status": "active", "priority": priority, "next_run_at": {"$lte": now}}
-            for priority in sorted(set(PRIORITIES.values()))
-        ]
-        found = (
-            self._collection.find({"$or": branches}, {"lock.session_id": 1})
-            .sort([("priority", ASCENDING), ("next_run_at", ASCENDING)])
-            .limit(limit)
-        )
-        return [DueJob(document["_id"], document.get("lock", {}).get("session_id")) for document in found]
+        """One connector's due jobs, at most `limit`."""
+        return self.list_due_by_connector({connector_id: limit}, now)[connector_id]
 
-    def count_leased(self) -> dict[str, tuple[int, int]]:
-        """Per connector how many jobs are under a lease that has not run out, and how many of them have not begun."""
+    def list_due_by_connector(
+        self, limits: Mapping[str, int], now: datetime, priorities: Sequence[int] = _ALL_PRIORITIES
+    ) -> dict[str, list[DueJob]]:
+        """Due jobs of several connectors (id -> how many at most): smaller priority first, then those due longest.
+
+        One command for up to BRANCHES_MAX connectors. It is answered from the index alone and stops at each limit: a look at a
+        million jobs costs what a look at ten thousand does.
+        """
+        found: dict[str, list[DueJob]] = {connector_id: [] for connector_id in limits}
+        wanted = [(connector_id, limit) for connector_id, limit in limits.items() if limit > 0]
+        for first in range(0, len(wanted), BRANCHES_MAX):
+            branches = [
+                _due_branch(connector_id, now, limit, priorities)
+                for connector_id, limit in wanted[first : first + BRANCHES_MAX]
+            ]
+            pipeline = [
+                *branches[0],
+                *({"$unionWith": {"coll": COLLECTION, "pipeline": branch}} for branch in branches[1:]),
+            ]
+            for document in self._collection.aggregate(pipeline, hint=DUE_INDEX, batchSize=LISTED_BATCH):
+                found[document["connector_id"]].append(
+                    DueJob(document["_id"], document.get("lock", {}).get("session_id"), document["priority"])
+                )
+        return found
+
+    def count_unbegun(self) -> dict[str, int]:
+        """Per connector how many jobs are claimed, under a lease that has not run out, and not begun by a worker.
+
+        Only these are examined, not the leases of runs on their way: there are never more than the ticks of the last minutes
+        have open calls.
+        """
         counted = self._collection.aggregate(
             [
-                {"$match": {"lock.expires_at": {"$exists": True}, "$expr": {"$gt": ["$lock.expires_at", "$$NOW"]}}},
                 {
-                    "$group": {
-                        "_id": "$connector_id",
-                        "count": {"$sum": 1},
-                        "waiting": {"$sum": {"$cond": [{"$eq": [{"$ifNull": ["$lock.run_id", None]}, None]}, 1, 0]}},
+                    "$match": {
+                        "lock.run_id": None,
+                        "lock.expires_at": {"$exists": True},
+                        "$expr": {"$gt": ["$lock.expires_at", "$$NOW"]},
                     }
                 },
+                {"$group": {"_id": "$connector_id", "count": {"$sum": 1}}},
             ],
-            hint="connector_id_1_lock.expires_at_1",
+            hint=UNBEGUN_INDEX,
         )
-        return {row["_id"]: (row["count"], row["waiting"]) for row in counted}
+        return {row["_id"]: row["count"] for row in counted}
 
     def claim(self, jobs: Sequence[DueJob], holder: str, lease_ms: int) -> list[Claim]:
         """Take the right to run those of the jobs that are still due, on the server's clock, in two commands.
@@ -101,14 +141,23 @@ class JobLeases:
         self._database.end_sessions([job.session_id for job in jobs if job.session_id is not None])
         try:
             with pymongo.timeout(CLAIM_TIMEOUT_S):
-                self._collection.update_many(_still_due(ids), _claim_pipeline(claim_id, holder, lease_ms))
+                # Given an index that begins with `status`, the planner walked all active jobs in search of these: with a
+                # million of them until the time was up.
+                self._collection.update_many(_still_due(ids), _claim_pipeline(claim_id, holder, lease_ms), hint="_id_")
         except PyMongoError as exc:
             if not exc.timeout:
                 raise
-        claimed = self._collection.find({"_id": {"$in": ids}, "lock.claim_id": claim_id}, {"connector_id": 1, "lock.fence": 1})
+        claimed = self._collection.find(
+            {"_id": {"$in": ids}, "lock.claim_id": claim_id},
+            {"connector_id": 1, "lock.fence": 1},
+            hint="_id_",
+            batch_size=LISTED_BATCH,
+        )
         by_id = {document["_id"]: document for document in claimed}
         return [
-            Claim(job_id, by_id[job_id]["connector_id"], by_id[job_id]["lock"]["fence"]) for job_id in ids if job_id in by_id
+            Claim(job.job_id, by_id[job.job_id]["connector_id"], by_id[job.job_id]["lock"]["fence"], job.priority)
+            for job in jobs
+            if job.job_id in by_id
         ]
 
     def give_back(self, job_id: str, fence: int, delay_ms: int) -> bool:
@@ -121,6 +170,7 @@ class JobLeases:
                     "$set": {
                         "next_run_at": {"$max": ["$lock.scheduled_at", {"$add": ["$$NOW", delay_ms]}]},
                         "lock": _ONLY_FENCE,
+                        "slot_ledger": _IS_NOT_STARTED,
                     }
                 }
             ],
@@ -162,7 +212,7 @@ class JobLeases:
         Raises:
             LeaseLost: the fence has moved on; the transaction must not commit.
         """
-        return self._write_under_lease(
+        status: str = self._write_under_lease(
             job_id,
             fence,
             {
@@ -174,7 +224,8 @@ class JobLeases:
                 "next_run_at": {"$add": ["$$NOW", lease_ms]},
             },
             session,
-        )
+        )["status"]
+        return status
 
     def finish(
         self,
@@ -189,12 +240,15 @@ class JobLeases:
         cursor: datetime | None,
         added: Document,
         facts: Document,
+        ledgers: tuple[Document | None, Document] | None = None,
         session: ClientSession,
-    ) -> None:
+    ) -> Document:
         """The last write of a run: the lease is released (the fence stays) and the next run set. `status` None leaves it.
 
         A run that was asked for meanwhile is due at once, and a status that was changed meanwhile (paused) stays. `done` is
-        written only if the job's end still is `end_at`; if it was moved meanwhile, the job goes on at once.
+        written only if the job's end still is `end_at`; if it was moved meanwhile, the job goes on at once. `ledgers` are the
+        slot ledger as it was read (None: there was none) and as it is to be; one that was changed meanwhile stays. Returns
+        {status, slot_ledger} as they now are.
 
         Raises:
             LeaseLost: the fence has moved on; the transaction must not commit.
@@ -203,13 +257,14 @@ class JobLeases:
         is_to_change = {"$and": [{"$eq": ["$status", "active"]}, {"$not": [is_moved]}]}
         changed_status = {} if status is None else {"status": {"$cond": [is_to_change, status, "$status"]}}
         requested = {"$or": [{"$ifNull": ["$run_requested", False]}, is_moved]}
-        self._write_under_lease(
+        return self._write_under_lease(
             job_id,
             fence,
             {
                 **_cursor_stage(cursor),
                 **_totals_stage(added),
                 **changed_status,
+                **_ledger_stage(ledgers),
                 **facts,
                 "next_run_at": {"$cond": [requested, "$$NOW", next_run_at]},
                 "run_requested": False,
@@ -221,17 +276,34 @@ class JobLeases:
             session,
         )
 
-    def _write_under_lease(self, job_id: str, fence: int, fields: Document, session: ClientSession) -> str:
+    def amend_slot_ledger(self, job_id: str, fence: int, ledger: Document, session: ClientSession) -> None:
+        """After `finish`, in the same transaction: the slot ledger of a job that was edited during its run."""
+        self._collection.update_one({"_id": job_id, "lock.fence": fence}, {"$set": {"slot_ledger": ledger}}, session=session)
+
+    def _write_under_lease(self, job_id: str, fence: int, fields: Document, session: ClientSession) -> Document:
         document = self._collection.find_one_and_update(
             {"_id": job_id, "lock.fence": fence, "lock.run_id": {"$ne": None}},
             [{"$set": fields}],
-            projection={"status": 1},
+            projection={"status": 1, "slot_ledger": 1},
             return_document=ReturnDocument.AFTER,
             session=session,
         )
         if document is None:
             raise LeaseLost(f"job {job_id}: fence {fence} has been passed on", job_id=job_id, fence=fence)
-        return str(document["status"])
+        return document
+
+
+def _due_by(now: datetime, priorities: Sequence[int]) -> Document:
+    return {"status": "active", "priority": {"$in": list(priorities)}, "next_run_at": {"$lte": now}}
+
+
+def _due_branch(connector_id: str, now: datetime, limit: int, priorities: Sequence[int]) -> list[Document]:
+    return [
+        {"$match": {"connector_id": connector_id, **_due_by(now, priorities)}},
+        {"$sort": {"priority": ASCENDING, "next_run_at": ASCENDING}},
+        {"$limit": limit},
+        {"$project": {"connector_id": 1, "priority": 1, "lock.session_id": 1}},
+    ]
 
 
 def _still_due(job_ids: Sequence[str]) -> Document:
@@ -304,3 +376,12 @@ def _cursor_stage(cursor: datetime | None) -> Document:
 
 def _totals_stage(added: Document) -> Document:
     return {f"totals.{name}": {"$add": [{"$ifNull": [f"$totals.{name}", 0]}, count]} for name, count in added.items()}
+
+
+def _ledger_stage(ledgers: tuple[Document | None, Document] | None) -> Document:
+    """The new ledger, if the job still has the one that it was made from. An edit that came between must not be undone."""
+    if ledgers is None:
+        return {}
+    found, new = ledgers
+    is_unchanged = {"$eq": [{"$ifNull": ["$slot_ledger", None]}, {"$literal": found}]}
+    return {"slot_ledger": {"$cond": [is_unchanged, {"$literal": new}, "$slot_ledger"]}}

@@ -24,19 +24,32 @@ class JobStore:
         self._collection = database.collection(COLLECTION)
 
     def ensure_indexes(self) -> None:
-        """For claims by connector in order of priority, for 'is anything due', for one live job a series, and for lists."""
+        """For claims by connector in order of priority, for claims not begun, and for one live job a series.
+
+        `due` also tells whether anything is due, by a few keys for each connector: an index on `next_run_at` alone would have
+        to be kept up at every claim, page and end of a run.
+        """
         self._collection.create_index(
-            [("connector_id", ASCENDING), ("status", ASCENDING), ("priority", ASCENDING), ("next_run_at", ASCENDING)]
+            [
+                ("connector_id", ASCENDING),
+                ("status", ASCENDING),
+                ("priority", ASCENDING),
+                ("next_run_at", ASCENDING),
+                # Not searched by: with them the search for due jobs is answered without reading a document.
+                ("_id", ASCENDING),
+                ("lock.session_id", ASCENDING),
+            ],
+            name="due",
         )
-        self._collection.create_index([("status", ASCENDING), ("next_run_at", ASCENDING)])
         self._collection.create_index(
             [("exchange", ASCENDING), ("symbol", ASCENDING), ("timeframe", ASCENDING)],
             unique=True,
             partialFilterExpression={"kind": "live"},
         )
         self._collection.create_index(
-            [("connector_id", ASCENDING), ("lock.expires_at", ASCENDING)],
-            partialFilterExpression={"lock.expires_at": {"$exists": True}},
+            [("lock.expires_at", ASCENDING), ("connector_id", ASCENDING)],
+            name="unbegun",
+            partialFilterExpression={"lock.run_id": None, "lock.expires_at": {"$exists": True}},
         )
 
     def insert(self, document: Document, session: ClientSession) -> None:

@@ -2,6 +2,13 @@
 
 Overlapping or repeated ticks are harmless: a claim is decided on the server, one job at a time in effect, and what one tick
 has claimed is no longer due for the other.
+
+Who goes first (docs/decisions/0016): of each connector no more than its limit has room for; live jobs of all connectors, then
+repairs, then backfills; within a kind the connectors by turns. A quarter of a tick's places is never held by repairs and
+backfills, so that a live job need not wait for one of them to end. And they do not starve: in every eighth pass one place
+goes to the repair or backfill whose turn it is, however many live jobs are due and even if they use up their connector's limit.
+
+A pass takes six commands (every eighth one seven) for up to a hundred connectors; one that finds nothing due takes one.
 """
 
 import threading
@@ -10,19 +17,21 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from operator import itemgetter
+from datetime import datetime
+from operator import attrgetter
 from typing import Final
 
 from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import booked_windows
-from shared.domain.jobs import to_datetime, to_ms
-from shared.domain.shares import servable_count, share_fairly
+from shared.domain.jobs import PRIORITIES, to_datetime, to_ms
+from shared.domain.shares import LIVE, listed_count, servable_count, share_fairly
 from shared.errors import PlatformError
 from shared.senders.worker_calls import CallResult, WorkerCalls
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document, storage_errors
 from shared.stores.job_leases import Claim, DueJob, JobLeases
 from shared.telemetry import event
+from shared.usecases.open_calls import OpenCalls
 from shared.usecases.raise_alerts import AlertSender
 
 # How often a tick looks for what fell due. An idle look is one index lookup.
@@ -33,6 +42,8 @@ WAIT_MS_MAX: Final = 1_500
 GIVE_BACK_MS: Final = 2_000
 # A tick that has no time left for a run does not start one.
 START_RESERVE_MS: Final = 500
+_priority_of: Final[Callable[[DueJob], int]] = attrgetter("priority")
+_OTHERS: Final = tuple(priority for priority in sorted(PRIORITIES.values()) if priority != LIVE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +87,7 @@ class Dispatcher:
         with storage_errors():
             clock = ServerClock.stamped(self.database.server_now_ms())
             self.alerts.send_pending()
-            places = threading.Semaphore(self.limits.calls_max)
+            places = OpenCalls(self.limits.calls_max)
             # Calls still open at the end are left: their worker goes on, and its answer matters to nobody.
             pool = ThreadPoolExecutor(self.limits.calls_max, thread_name_prefix="call")
             try:
@@ -95,7 +106,7 @@ class Dispatcher:
         self,
         clock: ServerClock,
         pool: ThreadPoolExecutor,
-        places: threading.Semaphore,
+        places: OpenCalls,
         deadline: Deadline,
         trigger: str,
         report: TickReport,
@@ -105,33 +116,53 @@ class Dispatcher:
         now_ms = clock.now_ms()
         if not self.leases.has_due(to_datetime(now_ms)):
             return False
-        free = _take_all(places, min(self.limits.starts_max, self.limits.calls_max))
-        claims = self._claim(now_ms, free) if free else []
-        for _ in range(free - len(claims)):
-            places.release()
+        claims = self.claim_due(now_ms, places)
         report.claimed += len(claims)
         for claim in claims:
             pool.submit(copy_context().run, self._start, claim, places, deadline, trigger, report)
         return bool(claims)
 
-    def _claim(self, now_ms: int, places_count: int) -> list[Claim]:
-        leased = self.leases.count_leased()
-        due: list[tuple[int, str, list[DueJob]]] = []
-        for connector in self.connectors.list_runnable():
-            if _blocked_ms(connector, now_ms) > WAIT_MS_MAX:
-                continue
-            weight = self.weight_of(connector["exchange"])
-            leased_count, unbooked_count = leased.get(connector["_id"], (0, 0))
-            room = servable_count(booked_windows(connector), weight, now_ms + WAIT_MS_MAX, unbooked_count)
-            if room:
-                jobs = self.leases.list_due(connector["_id"], to_datetime(now_ms), min(room, places_count))
-                due.append((leased_count, connector["_id"], jobs))
-        # Who has the fewest jobs at work comes first, or a place that becomes free would always go to the same connector.
-        due.sort(key=itemgetter(0, 1))
-        shared = share_fairly([jobs for _, _, jobs in due], places_count)
-        return self.leases.claim(shared, self.holder, self.limits.lease_ms) if shared else []
+    def claim_due(self, now_ms: int, places: OpenCalls) -> list[Claim]:
+        """Claim what there are places for, fairly, and take the places."""
+        free = min(self.limits.starts_max, places.free())
+        rooms = self._rooms(now_ms, places) if free > 0 else {}
+        if not rooms:
+            return []
+        now = to_datetime(now_ms)
+        others_free = min(free, places.free_for_others())
+        first = self._take_other(rooms, now) if others_free and places.is_turn_of_others() else []
+        limits = {connector_id: listed_count(room, free, len(rooms)) for connector_id, room in rooms.items()}
+        due = [[job for job in jobs if job not in first] for jobs in self.leases.list_due_by_connector(limits, now).values()]
+        shared = first + share_fairly(due, free - len(first), others_free - len(first), _priority_of)
+        claims = self.leases.claim(shared, self.holder, self.limits.lease_ms) if shared else []
+        for claim in claims:
+            places.take(claim)
+        return claims
 
-    def _start(self, claim: Claim, places: threading.Semaphore, deadline: Deadline, trigger: str, report: TickReport) -> None:
+    def _take_other(self, rooms: dict[str, int], now: datetime) -> list[DueJob]:
+        """The repair or backfill that goes before all live jobs, if one is due; takes it out of its connector's room."""
+        heads = self.leases.list_due_by_connector(dict.fromkeys(rooms, 1), now, _OTHERS)
+        for connector_id, jobs in heads.items():
+            if jobs:
+                rooms[connector_id] -= 1
+                return jobs
+        return []
+
+    def _rooms(self, now_ms: int, places: OpenCalls) -> dict[str, int]:
+        """How many jobs of each connector there is room for, without those that have none, in the order of their turns."""
+        connectors = self.connectors.list_runnable()
+        unbegun = self.leases.count_unbegun()
+        rooms: dict[str, int] = {}
+        for connector in connectors:
+            if _blocked_ms(connector, now_ms) <= WAIT_MS_MAX:
+                weight = self.weight_of(connector["exchange"])
+                unbegun_count = unbegun.get(connector["_id"], 0)
+                room = servable_count(booked_windows(connector), weight, now_ms + WAIT_MS_MAX, unbegun_count)
+                if room:
+                    rooms[connector["_id"]] = room
+        return dict(sorted(rooms.items(), key=lambda item: (*places.turn_of(item[0]), item[0])))
+
+    def _start(self, claim: Claim, places: OpenCalls, deadline: Deadline, trigger: str, report: TickReport) -> None:
         """In a thread: call the worker and wait for it; what could not be started is given back."""
         try:
             result = self._call(claim, trigger, deadline)
@@ -147,7 +178,7 @@ class Dispatcher:
         except Exception as exc:  # noqa: BLE001 - the edge of a thread: nobody above would see it
             event("worker_call_failed", "ERROR", job_id=claim.job_id, error=f"{type(exc).__name__}: {exc}")
         finally:
-            places.release()
+            places.release(claim)
 
     def _call(self, claim: Claim, trigger: str, deadline: Deadline) -> CallResult:
         try:
@@ -155,14 +186,6 @@ class Dispatcher:
         except PlatformError as exc:
             # No URL, no identity token: nothing was sent.
             return CallResult(False, exc.message)
-
-
-def _take_all(places: threading.Semaphore, most: int) -> int:
-    """Take as many free places as there are, without waiting."""
-    taken = 0
-    while taken < most and places.acquire(blocking=False):
-        taken += 1
-    return taken
 
 
 def _blocked_ms(connector: Document, now_ms: int) -> int:

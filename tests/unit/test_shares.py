@@ -1,16 +1,40 @@
 """What one pass of the scheduler may claim: never more than the limit serves, and every connector its share."""
 
+from dataclasses import dataclass
+from operator import attrgetter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.rates import BookedWindow, RateWindow
-from shared.domain.shares import servable_count, share_fairly
+from shared.domain.shares import LISTED_MIN, listed_count, places_for_others, servable_count, share_fairly
 
 MINUTE_MS = 60_000
 windows = st.builds(RateWindow, st.integers(1, 10_000), st.integers(1_000, 86_400_000))
-due_jobs = st.dictionaries(
-    st.text("abc", min_size=1, max_size=3), st.lists(st.integers(), max_size=12), min_size=0, max_size=6
-).map(lambda due: {name: [f"{name}{index}" for index in range(len(jobs))] for name, jobs in due.items()})
+
+
+@dataclass(frozen=True)
+class Due:
+    """A due job: of which connector, its place in that connector's order, its priority."""
+
+    connector: int
+    number: int
+    priority: int = 0
+
+
+def as_listed(priorities: list[list[int]]) -> list[list[Due]]:
+    """Jobs of each connector as a search gives them: smaller priority first."""
+    return [
+        [Due(connector, number, priority) for number, priority in enumerate(sorted(kinds))]
+        for connector, kinds in enumerate(priorities)
+    ]
+
+
+due_jobs = st.lists(st.lists(st.integers(0, 2), max_size=12), max_size=6).map(as_listed)
+
+
+def share(due: list[list[Due]], places: int, for_others: int | None = None) -> list[Due]:
+    return share_fairly(due, places, places if for_others is None else for_others, attrgetter("priority"))
 
 
 def booked(limit: int, period_ms: int, *entries: tuple[int, int]) -> BookedWindow:
@@ -53,22 +77,54 @@ def test_no_window_is_asked_for_more_than_is_free_in_it(
     assert servable_count(logs, weight, at_ms, unbooked + 1) <= count
 
 
-@given(due_jobs, st.integers(0, 40))
-def test_places_are_shared_in_rounds(due: dict[str, list[str]], places: int) -> None:
-    shared = share_fairly(list(due.values()), places)
-    assert len(shared) == min(places, sum(len(jobs) for jobs in due.values()))
+@given(due_jobs, st.integers(0, 40), st.integers(0, 40))
+def test_places_are_shared_by_kind_and_within_a_kind_in_rounds(due: list[list[Due]], places: int, for_others: int) -> None:
+    for_others = min(places, for_others)
+    shared = share(due, places, for_others)
+    everything = [job for jobs in due for job in jobs]
+    live, others = (sum(1 for job in everything if bool(job.priority) is is_other) for is_other in (False, True))
+    taken_live = min(places, live)
+    # Nothing is left empty that anybody may have.
+    assert len(shared) == taken_live + min(others, for_others, places - taken_live)
     assert len(set(shared)) == len(shared)
-    taken = {name: [job for job in shared if job in jobs] for name, jobs in due.items()}
-    for name, jobs in due.items():
-        # Its own order is kept: those due longest go first.
-        assert taken[name] == jobs[: len(taken[name])]
-        # Who left with jobs undone has at most one less than anybody else.
-        if len(taken[name]) < len(jobs):
-            assert len(taken[name]) >= max(len(others) for others in taken.values()) - 1
+    assert [job.priority for job in shared] == sorted(job.priority for job in shared)
+    for priority in (0, 1, 2):
+        taken = [[job for job in shared if job in jobs and job.priority == priority] for jobs in due]
+        wanted = [[job for job in jobs if job.priority == priority] for jobs in due]
+        for mine, all_mine in zip(taken, wanted, strict=True):
+            # Its own order is kept: those due longest go first.
+            assert mine == all_mine[: len(mine)]
+            # Who left with jobs undone has at most one less than anybody else.
+            if len(mine) < len(all_mine):
+                assert len(mine) >= max(len(others) for others in taken) - 1
 
 
 def test_a_crowd_leaves_the_quiet_ones_their_places() -> None:
-    due = {"crowd": [f"crowd{index}" for index in range(300)], **{f"quiet{n}": [f"quiet{n}"] for n in range(9)}}
-    shared = share_fairly(list(due.values()), 20)
-    assert sorted(job for job in shared if job.startswith("quiet")) == [f"quiet{n}" for n in range(9)]
+    due = as_listed([[0] * 300, *([0] for _ in range(9))])
+    shared = share(due, 20)
+    assert sorted(job.connector for job in shared if job.connector) == list(range(1, 10))
     assert len(shared) == 20
+
+
+def test_a_backfill_takes_no_place_that_a_live_job_of_another_connector_wants() -> None:
+    due = as_listed([[2] * 10, [0, 0, 0], [0, 1, 2]])
+    assert [(job.connector, job.priority) for job in share(due, 4)] == [(1, 0), (2, 0), (1, 0), (1, 0)]
+    assert [(job.connector, job.priority) for job in share(due, 7)][4:] == [(2, 1), (0, 2), (2, 2)]
+    # Free places are left empty if only repairs and backfills want them and these have all that they may have.
+    assert [job.priority for job in share(due, 9, 2)] == [0] * 4 + [1, 2]
+
+
+@given(st.integers(1, 1_000))
+def test_live_jobs_keep_about_a_quarter_and_others_never_have_none(places: int) -> None:
+    assert 1 <= places_for_others(places) <= places
+    assert abs(places - places_for_others(places) - places / 4) < 1
+
+
+@given(st.integers(0, 10_000), st.integers(1, 1_000), st.integers(1, 500))
+def test_what_is_listed_fills_all_places_if_all_connectors_have_jobs_and_is_no_more_than_there_is_room_for(
+    room: int, places: int, connectors: int
+) -> None:
+    count = listed_count(room, places, connectors)
+    assert count <= min(room, places)
+    assert count == room or count * connectors >= places
+    assert count * connectors <= 2 * places + (LISTED_MIN + 1) * connectors
