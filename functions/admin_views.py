@@ -7,6 +7,8 @@ from typing import Any
 from bson import ObjectId
 
 from shared.domain.jobs import lag_ms
+from shared.domain.slots import counts_view, ledger_of
+from shared.domain.timeframes import TIMEFRAMES
 from shared.exchanges.client import RateLimitInfo
 from shared.exchanges.spec import ExchangeSpec
 from shared.stores.database import Document
@@ -23,13 +25,24 @@ def document_view(document: Document) -> View:
 
 
 def job_view(document: Document, now_ms: int) -> View:
-    """A job, with its lease and how long the oldest interval it lacks has been closed (`lag_ms`); None once it is done."""
+    """A job, with its lease and how long the oldest interval it lacks has been closed (`lag_ms`); None once it is done.
+
+    `slots`: what became of the closes since `since`, and how many are still open (`pending`); None if it has no slots.
+    """
     lock = document["lock"]
     lag = None
     if document["status"] != "done":
         lag = lag_ms(document["timeframe"], document["cursor"]["last_ts"], document["start_at"], now_ms)
     lease = {"fence": lock["fence"], "expires_at": to_json(lock.get("expires_at"))}
-    return {**document_view(document), "lease": lease, "lag_ms": lag}
+    return {**document_view(document), "lease": lease, "lag_ms": lag, "slots": _slots_view(document, now_ms)}
+
+
+def _slots_view(document: Document, now_ms: int) -> View | None:
+    ledger = ledger_of(document)
+    if ledger is None:
+        return None
+    pending = ledger.pending(TIMEFRAMES[document["timeframe"]], now_ms)
+    return {**counts_view(ledger.totals), "pending": pending, "since": ms_view(ledger.since_ms)}
 
 
 def candle_view(document: Document) -> View:

@@ -5,6 +5,7 @@ from typing import Final
 
 from pymongo import ASCENDING
 
+from shared.domain.slots import SlotClass
 from shared.stores.database import Database, Document
 
 COLLECTION: Final = "jobs"
@@ -22,7 +23,8 @@ class JobSummaries:
         """One row per {connector_id, status, kind, timeframe} that any job has, in one pass over the collection.
 
         A row holds these four, `count`, `due` (active, may be claimed at `now`), `leased` (under a lease at `now`), the sums of
-        `totals`, and of the schedule `due_at_min`, `cursor_at_min`, `start_at_min` (of jobs without cursor): earliest or None.
+        `totals`, those of the slots by class (`slots_ran`, ...), and of the schedule `due_at_min`, `cursor_at_min`,
+        `start_at_min` (of jobs without cursor): earliest or None.
         """
         is_due = {"$and": [{"$eq": ["$status", "active"]}, {"$lte": ["$next_run_at", now]}]}
         has_cursor = {"$gt": ["$cursor.last_ts", None]}
@@ -35,6 +37,7 @@ class JobSummaries:
             "cursor_at_min": {"$min": "$cursor.last_ts"},
             "start_at_min": {"$min": {"$cond": [has_cursor, None, "$start_at"]}},
             **{name: {"$sum": f"$totals.{name}"} for name in _TOTALS},
+            **{f"slots_{name}": {"$sum": f"$slot_ledger.totals.{name}"} for name in SlotClass},
         }
         return [{**row.pop("_id"), **row} for row in self._collection.aggregate([{"$group": group}])]
 

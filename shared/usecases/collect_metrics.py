@@ -13,6 +13,7 @@ from typing import Any, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from shared.domain.jobs import JobKind, JobStatus, lag_ms, to_datetime, to_ms
+from shared.domain.slots import SlotClass
 from shared.stores.alerts import AlertStore
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database
@@ -119,7 +120,19 @@ def _total_families(rows: Sequence[Row]) -> list[Metric]:
         for key, total in sorted(_sums(rows, field).items()):
             family.add_metric(key, total)
         families.append(family)
-    return families
+    return [*families, _slot_family(rows)]
+
+
+def _slot_family(rows: Sequence[Row]) -> Metric:
+    family = CounterMetricFamily(
+        "chandler_slots",
+        "Closes of live jobs, by what became of them; see docs/state_machine.md.",
+        labels=("connector", "class"),
+    )
+    for name in SlotClass:
+        for (connector,), count in sorted(_sums(rows, f"slots_{name}").items()):
+            family.add_metric((connector, name.value), count)
+    return family
 
 
 def _job_lag_family(followers: Sequence[Row], now_ms: int) -> Metric:

@@ -138,10 +138,12 @@ class ConnectorManager:
 
         For who knows that the block was no exchange's own (a wrong base_url, a proxy), or that its address has changed.
         """
+        now_ms = self.database.server_now_ms()
 
         def write(session: ClientSession) -> Document:
             before = self.connectors.get_to_edit(connector_id, session)
-            after = self.connectors.update(connector_id, None, {"blocked_until": None, "blocked_reason": None}, session)
+            ended = {"blocked_until": None, "blocked_reason": None, "unblocked_at": to_datetime(now_ms)}
+            after = self.connectors.update(connector_id, None, ended, session)
             self._record(author, "unblock", connector_id, before, after, session)
             return after
 
@@ -151,12 +153,13 @@ class ConnectorManager:
 
     def _set_status(self, connector_id: str, status: ConnectorStatus, revision: int | None, author: Author) -> Document:
         action = "pause" if status is ConnectorStatus.PAUSED else "resume"
+        until = {} if status is ConnectorStatus.PAUSED else {"paused_until": to_datetime(self.database.server_now_ms())}
 
         def write(session: ClientSession) -> Document:
             before = self.connectors.get_to_edit(connector_id, session)
             if before["status"] == status.value and revision in (None, before["revision"]):
                 return before
-            after = self.connectors.update(connector_id, revision, {"status": status.value}, session)
+            after = self.connectors.update(connector_id, revision, {"status": status.value, **until}, session)
             self._record(author, action, connector_id, before, after, session)
             return after
 

@@ -10,6 +10,7 @@ from shared.domain.connectors import Connector
 from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
 from shared.domain.job_ranges import check_end_ms, decide_kind, decide_start_ms
 from shared.domain.jobs import PRIORITIES, SYMBOL_PATTERN, JobKind, JobStatus, job_id_of, to_datetime, to_ms
+from shared.domain.slots import open_ledger, pause_ledger, resume_ledger
 from shared.domain.timeframes import TIMEFRAMES
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.exchanges.catalog import load_spec
@@ -165,6 +166,7 @@ class JobManager:
             Conflict: it is in error or done, so there is nothing to pause.
             NotFound, PreconditionFailed.
         """
+        now_ms = self.database.server_now_ms()
 
         def write(session: ClientSession) -> Document:
             before = self.jobs.get(job_id, session)
@@ -173,7 +175,8 @@ class JobManager:
                 return before
             if status not in (JobStatus.ACTIVE, JobStatus.PAUSED):
                 raise Conflict(f"job {job_id} is {status}; only an active job can be paused")
-            after = self.jobs.update(job_id, revision, {"status": JobStatus.PAUSED.value}, session)
+            passed = pause_ledger(before, self.connectors.get_connector(before["connector_id"]), now_ms)
+            after = self.jobs.update(job_id, revision, {"status": JobStatus.PAUSED.value, **passed}, session)
             self._record(author, "pause", job_id, before, after, session)
             return after
 
@@ -186,6 +189,7 @@ class JobManager:
             Conflict: it is done; nothing is left to run.
             NotFound, PreconditionFailed.
         """
+        now_ms = self.database.server_now_ms()
 
         def write(session: ClientSession) -> Document:
             before = self.jobs.get(job_id, session)
@@ -193,7 +197,7 @@ class JobManager:
                 return before
             if before["status"] == JobStatus.DONE:
                 raise Conflict(f"job {job_id} is done; give it a later end_at to go on")
-            fresh = {"status": JobStatus.ACTIVE.value, "attempt": 0, "last_error": None}
+            fresh = {"status": JobStatus.ACTIVE.value, "attempt": 0, "last_error": None, **resume_ledger(before, now_ms)}
             self.jobs.update(job_id, revision, fresh, session)
             self.alerts.resolve(f"jobs/{job_id}", session)
             after = self.jobs.make_due(job_id, session)
@@ -244,6 +248,7 @@ def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Doc
     specs = DEFAULT_INDICATORS if new.indicators is None else resolve_indicators(new.indicators)
     job_id = job_id_of(new.connector_id, new.symbol, new.timeframe)
     now = to_datetime(now_ms)
+    ledger = open_ledger(timeframe, now_ms, start_ms, is_paused=new.is_paused).to_document()
     return {
         "_id": job_id if kind is JobKind.LIVE else f"{job_id}:{start_ms}-{new.end_ms}",
         "connector_id": new.connector_id,
@@ -266,6 +271,7 @@ def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Doc
         "indicators": [spec.to_document() for spec in specs],
         "overlap": new.overlap,
         "totals": {},
+        **({"slot_ledger": ledger} if kind is JobKind.LIVE else {}),
         "revision": 1,
         "created_at": now,
         "updated_at": now,

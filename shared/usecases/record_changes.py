@@ -9,7 +9,7 @@ from shared.stores.audit_log import AuditLog
 from shared.stores.database import Document
 
 # What functions keep in documents for themselves; nobody edits it.
-INTERNAL_FIELDS: Final = frozenset({"limiter", "scratch", "lock", "abandoned", "run_requested"})
+INTERNAL_FIELDS: Final = frozenset({"limiter", "scratch", "lock", "abandoned", "run_requested", "slot_ledger"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
-"""What is written down of a run, as parts of its document in `job_runs`."""
+"""What is written down of a run, as parts of its document in `job_runs`, and what its job keeps of it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from shared.domain.jobs import Job, RunOutcome, run_id_of, to_datetime
+from shared.domain.indicators import ENGINE_VERSION, IndicatorSpec, indicators_hash
+from shared.domain.jobs import Job, JobKind, RunOutcome, run_id_of, to_datetime
 from shared.errors import PlatformError
 from shared.stores.database import Document
 from shared.usecases.fetch_pages import FetchTotals
@@ -43,6 +44,17 @@ def error_document(error: PlatformError | None, at_ms: int) -> Document | None:
         "at": to_datetime(at_ms),
         "retry": error.retry.value,
     }
+
+
+def kept_facts(job: Job, specs: tuple[IndicatorSpec, ...] | None, history_start_ms: int | None) -> Document:
+    """What the job keeps about its values and its series; None: the run did not get to know it."""
+    facts: Document = {}
+    if specs is not None:
+        facts["indicators_engine"] = ENGINE_VERSION
+        facts["indicators_hash"] = indicators_hash(specs)
+    if history_start_ms is not None and job.kind is JobKind.LIVE:
+        facts["history_start_at"] = to_datetime(history_start_ms)
+    return facts
 
 
 def lost_runs(job: Job, abandoned: Iterable[Mapping[str, Any]]) -> list[Document]:
