@@ -15,7 +15,8 @@ import requests
 
 from shared.domain.connectors import Connector
 from shared.exchanges.catalog import load_spec
-from shared.exchanges.client import ExchangeClient, open_session
+from shared.exchanges.client import ExchangeClient
+from shared.exchanges.http_session import open_session
 from shared.senders.alert_posts import AlertPosts
 from shared.senders.worker_calls import MetadataTokens, WorkerCalls
 from shared.settings import Settings
@@ -38,7 +39,9 @@ from shared.usecases.manage_connectors import ConnectorManager
 from shared.usecases.manage_jobs import JobManager
 from shared.usecases.raise_alerts import AlertSender
 from shared.usecases.read_candles import CandleReader
+from shared.usecases.resolve_specs import SpecLists
 from shared.usecases.run_job import JobRunner, RunLimits
+from shared.usecases.shared_grants import SharedGrants
 
 # One slow answer has to fit into the reserve that a run keeps (usecases/fetch_pages.py).
 EXCHANGE_TIMEOUT_S: Final = (3.05, 5.0)
@@ -165,7 +168,7 @@ class Platform:
             database=self.database,
             connectors=self.connectors,
             leases=self.leases,
-            limits=self.limits,
+            limits=SharedGrants(self.database),
             candles=self.candles,
             runs=self.runs,
             alerts=self.alerts,
@@ -174,6 +177,7 @@ class Platform:
                 settings.lease_ms, settings.worker_pages_max, settings.worker_wait_ms_max, settings.attempts_max
             ),
             rng=random.Random(),
+            spec_lists=SpecLists(),
         )
 
     @cached_property

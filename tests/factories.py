@@ -53,6 +53,7 @@ def add_connector(
         "settle_delay_ms": spec.settle_delay_ms,
         "publish_grace_ms": spec.publish_grace_ms,
         "revision": 1,
+        "created_at": datetime.now(UTC),
         "limiter": initial_limiter(),
         **fields,
     }

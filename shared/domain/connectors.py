@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -22,7 +23,10 @@ class ConnectorStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Connector:
-    """A connector as a run needs it."""
+    """A connector as a run needs it. `paused_until_ms` and `blocked_until_ms`: when its last pause and block end; 0: none.
+
+    `version` is another one after each edit, and for a connector that was made again under the id.
+    """
 
     connector_id: str
     exchange: str
@@ -31,6 +35,9 @@ class Connector:
     base_url: str | None
     settle_delay_ms: int
     publish_grace_ms: int
+    version: str
+    paused_until_ms: int = 0
+    blocked_until_ms: int = 0
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "Connector":
@@ -43,7 +50,14 @@ class Connector:
             base_url=document.get("base_url"),
             settle_delay_ms=document["settle_delay_ms"],
             publish_grace_ms=document["publish_grace_ms"],
+            version=f"{document['created_at']}/{document['revision']}",
+            paused_until_ms=_ms_of(document.get("paused_until")),
+            blocked_until_ms=max(_ms_of(document.get("blocked_until")), _ms_of(document.get("unblocked_at"))),
         )
+
+
+def _ms_of(at: datetime | None) -> int:
+    return 0 if at is None else round(at.timestamp() * 1000)
 
 
 def windows_of(document: Mapping[str, Any]) -> tuple[RateWindow, ...]:
@@ -55,9 +69,11 @@ def windows_of(document: Mapping[str, Any]) -> tuple[RateWindow, ...]:
 
 
 def booked_windows(document: Mapping[str, Any]) -> list[BookedWindow]:
-    """All windows of a connector document with the limiter's log of each."""
-    logs = {log["period_ms"]: log["entries"] for log in document.get("limiter", {}).get("logs", ())}
+    """All windows of a connector document with the limiter's log of each, and what is not settled yet in all of them."""
+    limiter = document.get("limiter", {})
+    logs = {log["period_ms"]: log["entries"] for log in limiter.get("logs", ())}
+    unsettled = limiter.get("unsettled", ())
     return [
-        BookedWindow(window, [(int(entry["t"]), int(entry["w"])) for entry in logs.get(window.period_ms, ())])
+        BookedWindow(window, [(int(entry["t"]), int(entry["w"])) for entry in (*logs.get(window.period_ms, ()), *unsettled)])
         for window in windows_of(document)
     ]

@@ -4,9 +4,10 @@ The limiter itself decides on the database server (stores/rate_limits.py); here 
 constants. Weight is the exchange's own unit. Why the log is charged at a use-by time: docs/limits.md.
 """
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 # A grant must be used soon, since it is charged as if used at the last moment: of a window W only W / (W + use-by + transit)
@@ -71,6 +72,18 @@ def charge_ms(windows: tuple[RateWindow, ...]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of a grant: `used` of its weight was sent, all of which had arrived by `arrived_by_ms` (the server's clock).
+
+    Said only when nothing more will be sent under the grant. Until then it counts whole, as if used at its last moment.
+    """
+
+    reservation_id: str
+    used: int
+    arrived_by_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """One answer of the limiter.
 
@@ -83,6 +96,7 @@ class Reservation:
     at_ms: int
     clock_ms: int
     use_by_ms: int
+    transit_ms: int
     used: int  # weight live in the main window after this booking
     is_paused: bool  # nothing is granted to jobs until the connector is resumed
     asked_monotonic: float
@@ -102,6 +116,21 @@ class Reservation:
     def send_until_monotonic(self) -> float:
         """No request after this moment; what is left then is thrown away."""
         return self.asked_monotonic + (self.wait_ms + self.use_by_ms) / 1000
+
+    @property
+    def charged_ms(self) -> int:
+        """The server's clock at the last moment at which a request of it may arrive."""
+        return self.at_ms + self.use_by_ms + self.transit_ms
+
+    def latest_ms(self, monotonic: float) -> int:
+        """What the server's clock showed at that moment of ours, or less: the grant was decided after we had asked for it."""
+        return self.clock_ms + math.ceil((monotonic - self.asked_monotonic) * 1000)
+
+    def as_of_now(self) -> "Reservation":
+        """The same refusal, as the server would say it now."""
+        monotonic = time.monotonic()
+        elapsed_ms = int((monotonic - self.replied_monotonic) * 1000)
+        return replace(self, clock_ms=self.clock_ms + elapsed_ms, asked_monotonic=monotonic, replied_monotonic=monotonic)
 
     def is_late(self) -> bool:
         """Whether the grant may no longer be used."""

@@ -84,6 +84,7 @@ class ConnectorStore:
             "blocked_until": 1,
             "limiter.last_at_ms": 1,
             "limiter.logs": 1,
+            "limiter.unsettled": 1,
         }
         return list(self._collection.find({"status": "active"}, fields).sort("_id", ASCENDING).limit(LIST_MAX))
 
@@ -93,7 +94,8 @@ class ConnectorStore:
         `used` is the weight that counts in the window at `now_ms`, main window first. The stored `rate_limit_usage` is as of
         the newest reservation, which may be long ago.
         """
-        fields = ("status", "blocked_until", "rate_limit", "rate_limit_period_ms", "extra_rate_limits", "limiter.logs")
+        limits = ("rate_limit", "rate_limit_period_ms", "extra_rate_limits", "limiter.logs", "limiter.unsettled")
+        fields = ("status", "blocked_until", *limits)
         rows = self._collection.find({}, dict.fromkeys(fields, 1)).sort("_id", ASCENDING).limit(LIST_MAX)
         return [_usage_row(row, now_ms) for row in rows]
 

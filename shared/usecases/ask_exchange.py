@@ -8,18 +8,16 @@ from typing import Final, TypeVar
 
 from shared.deadline import ServerClock
 from shared.domain.connectors import Connector
-from shared.domain.rates import Reservation, transit_ms, use_by_ms
 from shared.errors import ExchangeThrottled, RateLimitReached
 from shared.exchanges.catalog import load_spec
 from shared.exchanges.client import ExchangeClient, Market
 from shared.stores.rate_limits import RateLimitStore
+from shared.usecases.grants import Grants, NoRoom, Refused
 
 T = TypeVar("T")
 
 # A person waits this long for room in the limit; longer, and they are told when to come back.
 WAIT_MS_MAX: Final = 2_000
-# A grant that came too late to be used is thrown away and asked for again this often.
-LATE_GRANTS_MAX: Final = 3
 # Symbols come and go by the day.
 SYMBOLS_KEPT_S: Final = 3_600
 # A symbol that is not on the list may be new; but asking for nonsense must not spend the limit.
@@ -93,41 +91,29 @@ class ExchangeDesk:
 
         Raises:
             RateLimitReached: no room within WAIT_MS_MAX; nothing was sent.
+            StorageUnavailable: the limiter is away, or too slow to be used.
             ExchangeError: what the exchange answered; a refusal for speed has blocked the connector by then.
         """
+        grants = Grants(self._limits, connector, WAIT_MS_MAX, is_for_job=False)
         clock = ServerClock.stamped(0)
 
         def before_send() -> None:
             nonlocal clock
-            reservation = self._acquire(connector, weight)
+            reservation = grants.acquire(weight, weight)
             clock = ServerClock(reservation.clock_ms, reservation.replied_monotonic)
 
         try:
             answer = ask(self._open_exchange(connector, lambda: clock.now_ms()), before_send=before_send)
+            grants.note_answer()
+        except Refused as exc:
+            # A paused connector may be asked by people, so this is no room.
+            raise _no_room(connector, exc.refusal.wait_ms if isinstance(exc.refusal, NoRoom) else 0) from exc
         except ExchangeThrottled as exc:
             self._limits.block(connector.connector_id, exc.wait_ms, exc.message)
             raise
+        finally:
+            grants.close()
         return answer, clock.now_ms()
-
-    def _acquire(self, connector: Connector, weight: int) -> Reservation:
-        """Hold the weight of one request, and wait for its moment. A paused connector may be asked by people."""
-        windows = connector.windows
-        for _ in range(LATE_GRANTS_MAX):
-            reservation = self._limits.reserve(
-                connector.connector_id,
-                need=weight,
-                want=weight,
-                wait_ms_max=WAIT_MS_MAX,
-                use_by_ms=use_by_ms(windows),
-                transit_ms=transit_ms(windows),
-                is_for_job=False,
-            )
-            if reservation.granted < weight:
-                raise _no_room(connector, reservation.wait_ms)
-            time.sleep(max(0.0, reservation.send_from_monotonic - time.monotonic()))
-            if not reservation.is_late():
-                return reservation
-        raise _no_room(connector, 0)
 
 
 def _no_room(connector: Connector, wait_ms: int) -> RateLimitReached:

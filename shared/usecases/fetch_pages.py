@@ -8,20 +8,19 @@ from typing import Final
 from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import Connector
 from shared.domain.jobs import Job
-from shared.domain.rates import Reservation, transit_ms, use_by_ms
+from shared.domain.rates import charge_ms
 from shared.domain.windows import Advance, Window, decide_advance, plan_window
-from shared.errors import ExchangeThrottled, PlatformError, Retry, StorageUnavailable
+from shared.errors import ExchangeThrottled, PlatformError, Retry
 from shared.exchanges.client import ExchangeClient, FetchedPage
 from shared.stores.rate_limits import RateLimitStore
 from shared.telemetry import event
+from shared.usecases.grants import ConnectorPaused, Grants, NoRoom, Refusal, Refused
 
 FETCH_TRIES_MAX: Final = 3
 RETRY_BASE_MS: Final = 250
 RETRY_CAP_MS: Final = 2_000
 # A page is only begun with this much time left: one slow request and one transaction fit into it.
 PAGE_RESERVE_MS: Final = 20_000
-# A grant that came too late to be used is thrown away and asked for again this often, then the request has failed.
-LATE_GRANTS_MAX: Final = 3
 # Until a page has been timed.
 PAGE_MS_GUESS: Final = 150
 # What the exchange counts more than we do is only worth a write if it is this share of the limit.
@@ -55,32 +54,11 @@ class NothingDue:
 
 
 @dataclass(frozen=True, slots=True)
-class NoRoom:
-    """The limit has no room before `at_ms` (the server's clock)."""
-
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectorPaused:
-    """Somebody has paused the connector: no job of it asks any more."""
-
-
-@dataclass(frozen=True, slots=True)
 class TimeIsUp:
     """The deadline is too near to begin another page."""
 
 
 Step = Page | NothingDue | NoRoom | ConnectorPaused | TimeIsUp
-Refusal = NoRoom | ConnectorPaused
-
-
-class _Refused(Exception):
-    """No fault: it carries the limiter's refusal out through the HTTP client, at whose gate the limiter is asked."""
-
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal)
-        self.refusal = refusal
 
 
 @dataclass(slots=True)
@@ -91,15 +69,13 @@ class PageFetcher:
     connector: Connector
     client: ExchangeClient
     limits: RateLimitStore
+    grants: Grants
     clock: ServerClock
     deadline: Deadline
-    wait_ms_max: int
     rng: random.Random
     totals: FetchTotals = field(default_factory=FetchTotals)
     _cursor_ms: int | None = None
     _overlap: int = 0
-    _reservation: Reservation | None = None
-    _left: int = 0
     _page_ms: float = PAGE_MS_GUESS
     _exchange_behind_ms: int = 0
     _sent_ms: int = 0
@@ -162,7 +138,7 @@ class PageFetcher:
         for attempt in range(1, FETCH_TRIES_MAX + 1):
             try:
                 fetched = self._send(window)
-            except _Refused as exc:
+            except Refused as exc:
                 return exc.refusal
             except ExchangeThrottled as exc:
                 self.limits.block(self.connector.connector_id, exc.wait_ms, exc.message)
@@ -183,73 +159,39 @@ class PageFetcher:
     def _send(self, window: Window) -> FetchedPage:
         """One request. Its weight is acquired when the connection is up: a handshake may outlast a grant."""
         began = time.monotonic()
+        is_sent = False
 
         def before_send() -> None:
-            nonlocal began
-            self._acquire(window)
+            nonlocal began, is_sent
+            weight = self.client.weight()
+            self.grants.acquire(weight, weight * self._pages_in_time(window))
+            self.totals.wait_ms = self.grants.waited_ms
             began = time.monotonic()
             self._sent_ms = self.clock.now_ms()
             self.totals.requests += 1
-            self.totals.weight += self.client.weight()
+            self.totals.weight += weight
+            is_sent = True
 
         fetched = self.client.fetch_ohlcv(
             self.job.symbol, self.job.timeframe.name, window.start_ms, window.end_ms, before_send=before_send
         )
+        if is_sent:
+            self.grants.note_answer()
         self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * 1000
         return fetched
 
-    def _acquire(self, window: Window) -> None:
-        """Hold weight for one request, waiting for its moment if that is near.
-
-        Raises:
-            _Refused: no room soon, or the connector is paused.
-            StorageUnavailable: the database answers too slowly for its grants to be used.
-        """
-        weight = self.client.weight()
-        for _ in range(LATE_GRANTS_MAX):
-            if self._reservation is None or self._left < weight or self._reservation.is_late():
-                self._reservation = self._reserve(weight, window)
-                self._left = self._reservation.granted
-            reservation = self._reservation
-            if reservation.is_paused:
-                raise _Refused(ConnectorPaused())
-            if self._left < weight:
-                raise _Refused(NoRoom(reservation.at_ms))
-            pause_s = reservation.send_from_monotonic - time.monotonic()
-            if pause_s > 0:
-                self.totals.wait_ms += int(pause_s * 1000)
-                time.sleep(pause_s)
-            if not reservation.is_late():
-                self._left -= weight
-                return
-            event("grant_came_late", "WARNING", granted=reservation.granted)
-        raise StorageUnavailable(
-            f"{LATE_GRANTS_MAX} grants came later than their use-by of {reservation.use_by_ms} ms: MongoDB answers too slowly "
-            f"for the limit of connector {self.connector.connector_id}"
-        )
-
-    def _reserve(self, weight: int, window: Window) -> Reservation:
-        """As much as the pages that are left can use before the grant's use-by."""
-        windows = self.connector.windows
-        use_by = use_by_ms(windows)
+    def _pages_in_time(self, window: Window) -> int:
+        """How many of the pages that are left can be sent before one grant's use-by."""
         rest = self.job.timeframe.count(window.start_ms, window.end_ms)
         pages_left = -(-rest // self.client.spec.candles.page_limit)
-        pages_in_time = max(1, int(use_by / max(1.0, self._page_ms)))
-        return self.limits.reserve(
-            self.connector.connector_id,
-            need=weight,
-            want=weight * max(1, min(pages_left, pages_in_time)),
-            wait_ms_max=self.wait_ms_max,
-            use_by_ms=use_by,
-            transit_ms=transit_ms(windows),
-        )
+        return max(1, min(pages_left, int(self.grants.use_by_ms / max(1.0, self._page_ms))))
 
     def _note_usage(self, fetched: FetchedPage) -> None:
         """Others use the same address or key: what the exchange counts beyond our own count is charged too."""
-        if self._reservation is None:
+        reservation = self.grants.newest
+        if reservation is None:
             return
         for period_ms, used in fetched.usage:
             limit = next((window.limit for window in self.connector.windows if window.period_ms == period_ms), None)
-            if limit is not None and used > self._reservation.used + limit * FOREIGN_USAGE_SHARE:
-                charge_ms = use_by_ms(self.connector.windows) + transit_ms(self.connector.windows)
-                self.limits.record_usage(self.connector.connector_id, period_ms, used, charge_ms)
+            if limit is not None and used > reservation.used + limit * FOREIGN_USAGE_SHARE:
+                self.limits.record_usage(self.connector.connector_id, period_ms, used, charge_ms(self.connector.windows))

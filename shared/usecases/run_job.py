@@ -9,8 +9,7 @@ from pymongo.client_session import ClientSession
 
 from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import Connector, ConnectorStatus
-from shared.domain.indicators import ENGINE_VERSION, indicators_hash, resolve_indicators
-from shared.domain.jobs import Job, JobKind, RunOutcome, plan_backoff_ms, run_id_of, to_datetime, to_ms
+from shared.domain.jobs import Job, RunOutcome, plan_backoff_ms, run_id_of, to_datetime, to_ms
 from shared.domain.windows import plan_next_run_ms
 from shared.errors import (
     ConfigurationError,
@@ -31,9 +30,12 @@ from shared.stores.job_leases import JobLeases
 from shared.stores.rate_limits import RateLimitStore
 from shared.stores.runs import RunStore
 from shared.telemetry import bound, event
-from shared.usecases.fetch_pages import ConnectorPaused, FetchTotals, NoRoom, NothingDue, Page, PageFetcher, TimeIsUp
+from shared.usecases.fetch_pages import FetchTotals, NothingDue, Page, PageFetcher, TimeIsUp
+from shared.usecases.grants import ConnectorPaused, Grants, NoRoom
 from shared.usecases.pages_ahead import PagesAhead
-from shared.usecases.run_records import error_document, lost_runs, spent_fields, stored_fields
+from shared.usecases.resolve_specs import SpecLists
+from shared.usecases.run_records import error_document, kept_facts, lost_runs, spent_fields, stored_fields
+from shared.usecases.settle_slots import RunSlots
 from shared.usecases.store_pages import Change, PageWriter, StoreTotals
 
 # An exchange clock this far behind the database's is a replay or a wrong clock; less is the second's resolution of its header.
@@ -76,6 +78,7 @@ class Ending:
     attempt: int
     status: str | None = None
     error: PlatformError | None = None
+    asked_end_ms: int | None = None  # everything that had closed by then has been asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class JobRunner:
     open_exchange: OpenExchange
     run_limits: RunLimits
     rng: random.Random
+    spec_lists: SpecLists
 
     def run(self, job_id: str, fence: int, trigger: str, deadline: Deadline) -> RunResult:
         """Run the claim to its end.
@@ -130,6 +134,7 @@ class _Run:
         self._clock = clock
         self._deadline = deadline
         self._cursor_ms = self._job.cursor_ms
+        self._connector: Connector | None = None
         self._fetcher: PageFetcher | None = None
         self._writer: PageWriter | None = None
         self._history_start_ms: int | None = None
@@ -144,7 +149,7 @@ class _Run:
             if self._job.attempt >= limits.attempts_max:
                 died = ConfigurationError(f"{self._job.attempt} attempts in a row failed, or their workers died")
                 return self._finish(Ending(RunOutcome.ERROR, self._clock.now_ms(), self._job.attempt, "error", died))
-            connector = self._runner.connectors.get_connector(self._job.connector_id)
+            connector = self._connector = self._runner.connectors.get_connector(self._job.connector_id)
             if connector.status is ConnectorStatus.PAUSED:
                 return self._finish(self._paused_ending())
             with storage_errors():
@@ -152,15 +157,16 @@ class _Run:
                 return self._follow(connector)
         except ExchangeThrottled as exc:
             return self._finish(Ending(RunOutcome.THROTTLED, self._clock.now_ms() + exc.wait_ms, self._job.attempt, error=exc))
-        except (ExchangeError, ConfigurationError, InvalidRequest, NotFound) as exc:
+        except (ExchangeError, ConfigurationError, InvalidRequest, NotFound, StorageUnavailable) as exc:
+            # MongoDB perhaps is back already; if not, the lease runs out by itself.
             return self._finish(self._failure(exc))
-        except StorageUnavailable as exc:
-            # Perhaps it is back already; if not, the lease runs out by itself.
-            return self._finish(self._failure(exc))
+        finally:
+            if self._fetcher is not None:
+                self._fetcher.grants.close()
 
     def _open(self, connector: Connector) -> None:
         runner, job = self._runner, self._job
-        specs = resolve_indicators(job.indicators)
+        specs = runner.spec_lists.resolve(job.indicators)
         series = Series(job.exchange, job.symbol, job.timeframe.name)
         runner.candles.ensure_collection(series)
         self._writer = PageWriter(
@@ -179,9 +185,9 @@ class _Run:
             connector,
             runner.open_exchange(connector, self._clock.now_ms),
             runner.limits,
+            Grants(runner.limits, connector, runner.run_limits.wait_ms_max),
             self._clock,
             self._deadline.earlier(Deadline.after(runner.run_limits.lease_ms / 1000)),
-            runner.run_limits.wait_ms_max,
             runner.rng,
         )
 
@@ -258,7 +264,7 @@ class _Run:
             now_ms=page.now_ms,
             settle_delay_ms=connector.settle_delay_ms,
         )
-        return Ending(RunOutcome.CAUGHT_UP, next_run_ms + behind_ms, 0)
+        return Ending(RunOutcome.CAUGHT_UP, next_run_ms + behind_ms, 0, asked_end_ms=page.advance.closed_end_ms)
 
     def _ending_without_page(self, step: object, connector: Connector) -> Ending:
         now_ms = self._clock.now_ms()
@@ -272,7 +278,8 @@ class _Run:
                 return Ending(RunOutcome.DONE, now_ms, 0, status="done")
             grid, cursor_ms = self._job.timeframe, self._cursor_ms
             wanted_ms = grid.ceil(self._job.start_ms) if cursor_ms is None else grid.shift(cursor_ms, 1)
-            return Ending(RunOutcome.CAUGHT_UP, max(now_ms, grid.close(wanted_ms) + connector.settle_delay_ms), 0)
+            next_run_ms = max(now_ms, grid.close(wanted_ms) + connector.settle_delay_ms)
+            return Ending(RunOutcome.CAUGHT_UP, next_run_ms, 0, asked_end_ms=wanted_ms)
         assert isinstance(step, TimeIsUp)
         return Ending(RunOutcome.MORE, now_ms, self._job.attempt)
 
@@ -315,7 +322,9 @@ class _Run:
         record = self._run_document(ending, change, cursor_ms)
         has_failed = ending.outcome in (RunOutcome.FAILED, RunOutcome.ERROR)
         error = record["error"]
-        runner.leases.finish(
+        slots = RunSlots(self._document, self._connector, ending.outcome, ending.asked_end_ms, to_ms(record["finished_at"]))
+        planned = slots.plan()
+        after = runner.leases.finish(
             job.job_id,
             self._fence,
             status=ending.status,
@@ -332,9 +341,12 @@ class _Run:
                 "revisions": change.revised_count,
                 "failures": int(has_failed),
             },
-            facts=self._facts(),
+            facts=kept_facts(job, self._writer.specs if self._writer else None, self._history_start_ms),
+            ledgers=planned.ledgers if planned else None,
             session=session,
         )
+        if planned:
+            record["slots"] = slots.settle(planned, after, runner.leases, self._fence, session)
         if self._writer is not None and len(change.candles):
             self._writer.write_candles(change, session)
         runner.runs.append([*lost_runs(job, self._document.get("abandoned", ())), record], session)
@@ -379,13 +391,3 @@ class _Run:
             "cursor_after": None if cursor_ms is None else to_datetime(cursor_ms),
             "error": error_document(ending.error, finished_ms),
         }
-
-    def _facts(self) -> Document:
-        """What the job keeps about its values and its series."""
-        facts: Document = {}
-        if self._writer is not None:
-            facts["indicators_engine"] = ENGINE_VERSION
-            facts["indicators_hash"] = indicators_hash(self._writer.specs)
-        if self._history_start_ms is not None and self._job.kind is JobKind.LIVE:
-            facts["history_start_at"] = to_datetime(self._history_start_ms)
-        return facts

@@ -3,16 +3,25 @@
 import random
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import pytest
+from pymongo import MongoClient
 
-from shared.domain.rates import Reservation
+from shared.domain.rates import Reservation, Settlement
 from shared.errors import ConfigurationError, NotFound
+from shared.stores.rate_limits import RateLimitStore
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector
+
+LIMIT_S: Final = 20.0
+# The limiter's clock may be ahead of the server's, and is then followed: from here on time passes as `ask_at` says.
+AHEAD_MS: Final = 4_102_444_800_000
 
 
 def reserve(platform: Platform, need: int = 1, want: int = 1, wait_ms_max: int = 0, use_by: int = 100) -> Reservation:
@@ -21,6 +30,41 @@ def reserve(platform: Platform, need: int = 1, want: int = 1, wait_ms_max: int =
 
 def set_fields(platform: Platform, **fields: object) -> None:
     platform.database.collection("connectors").update_one({"_id": "binance"}, {"$set": fields})
+
+
+def log_entries(platform: Platform) -> list[dict[str, int]]:
+    """Of the one window's log."""
+    document = platform.database.collection("connectors").find_one({"_id": "binance"})
+    assert document is not None
+    (log,) = document["limiter"]["logs"]
+    return list(log["entries"])
+
+
+def unsettled_moments(platform: Platform) -> list[int]:
+    """The charged moments of grants of which nobody knows yet what became, in the order of booking."""
+    document = platform.database.collection("connectors").find_one({"_id": "binance"})
+    assert document is not None
+    return [grant["t"] for grant in document["limiter"]["unsettled"]]
+
+
+def look_at(platform: Platform, clock_ms: int) -> None:
+    """The limiter does at that moment what it does at each call, and grants nothing: what is past its moment is charged."""
+    set_fields(platform, **{"limiter.clock_ms": clock_ms})
+    platform.limits.record_usage("binance", 1, 0, 0)
+
+
+def ask_at(platform: Platform, clock_ms: int, need: int = 1, wait_ms_max: int = 0, use_by: int = 100) -> Reservation:
+    """What the limiter says at that moment; by a store of its own, which remembers no denial of another moment."""
+    set_fields(platform, **{"limiter.clock_ms": clock_ms})
+    store = RateLimitStore(platform.database)
+    return store.reserve("binance", need=need, want=need, wait_ms_max=wait_ms_max, use_by_ms=use_by, transit_ms=0)
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to hold in time"
+        time.sleep(0.005)
 
 
 def test_a_batch_is_cut_to_what_is_free_and_the_next_call_is_told_when(platform: Platform) -> None:
@@ -67,6 +111,42 @@ def test_a_clock_that_goes_back_frees_nothing(platform: Platform) -> None:
     assert refused.at_ms >= ahead_ms + 60_000
 
 
+def test_grants_blocks_and_usage_go_on_from_the_clock_that_was_ahead(platform: Platform) -> None:
+    add_connector(platform, windows=[(2, 60_000)])
+    assert ask_at(platform, AHEAD_MS).at_ms == AHEAD_MS
+    # The server's own clock is decades behind now, as it would be after a failover, and each of these reads it.
+    second = reserve(platform)
+    assert (second.granted, second.at_ms, second.clock_ms) == (1, AHEAD_MS, AHEAD_MS)
+    assert platform.limits.block("binance", 1_000, "429") == AHEAD_MS + 1_000
+    platform.limits.record_usage("binance", 60_000, 5, 100)
+    refused = reserve(platform)
+    assert (refused.granted, refused.clock_ms, refused.at_ms) == (0, AHEAD_MS, AHEAD_MS + 60_100)
+
+
+def test_a_write_that_waited_for_another_one_does_not_bring_its_old_now_along(
+    platform: Platform, mongo_client: "MongoClient[dict[str, Any]]"
+) -> None:
+    """$$NOW is taken when a command begins. What it would free by then, another one may have dropped meanwhile."""
+    add_connector(platform, windows=[(1, 600)])
+    leaves_ms = reserve(platform).at_ms + 100 + 600
+    connectors = platform.database.collection("connectors")
+    in_conflict = {"command.findAndModify": "connectors", "writeConflicts": {"$gte": 1}}
+    with ThreadPoolExecutor(1) as pool, platform.database.open_session() as session:
+        with session.start_transaction():
+            connectors.update_one({"_id": "binance"}, {"$set": {"limiter.clock_ms": leaves_ms}}, session=session)
+            waiting = pool.submit(reserve, platform)
+            wait_until(lambda: list(mongo_client.admin.aggregate([{"$currentOp": {}}, {"$match": in_conflict}])))
+            wait_until(lambda: platform.database.server_now_ms() > leaves_ms)
+            # What any call does that comes first, though it has begun later.
+            later_ms = platform.database.server_now_ms()
+            dropped = {"limiter.clock_ms": later_ms, "limiter.logs": [{"period_ms": 600, "entries": []}]}
+            connectors.update_one({"_id": "binance"}, {"$set": dropped}, session=session)
+        grant = waiting.result(LIMIT_S)
+    assert grant.granted == 1
+    assert grant.clock_ms >= later_ms
+    assert grant.at_ms >= leaves_ms
+
+
 def test_a_block_stops_every_grant_until_it_ends_and_a_shorter_one_does_not_end_it(platform: Platform) -> None:
     add_connector(platform, windows=[(10, 1_000)])
     until_ms = platform.limits.block("binance", 5_000, "418")
@@ -104,13 +184,79 @@ def test_what_the_exchange_counts_beyond_ours_is_charged_and_less_is_ignored(pla
 
 def test_merged_entries_keep_the_later_time(platform: Platform) -> None:
     add_connector(platform, windows=[(1_000, 60_000)])
-    for _ in range(30):
-        last = reserve(platform)
-    logs = platform.database.collection("connectors").find_one({"_id": "binance"})["limiter"]["logs"]
-    (log,) = logs
-    assert sum(entry["w"] for entry in log["entries"]) == 30
-    assert len(log["entries"]) <= 3
-    assert log["entries"][-1]["t"] >= last.at_ms + 100
+    for step_ms in range(30):
+        last = ask_at(platform, AHEAD_MS + 40 * step_ms)
+    assert len(unsettled_moments(platform)) == 3
+    look_at(platform, last.charged_ms)
+    assert unsettled_moments(platform) == []
+    entries = log_entries(platform)
+    assert sum(entry["w"] for entry in entries) == 30
+    # 30 grants in 1.26 s, a grain is half a second.
+    assert len(entries) <= 4
+    assert entries[-1]["t"] == last.charged_ms
+
+
+def test_merged_bookings_count_until_the_last_of_them_has_left(platform: Platform) -> None:
+    add_connector(platform, windows=[(2, 60_000)])
+    grain_ms = 500
+    first = ask_at(platform, AHEAD_MS)
+    second = ask_at(platform, AHEAD_MS + grain_ms - 101)
+    look_at(platform, second.charged_ms)
+    assert log_entries(platform) == [{"t": second.at_ms + 100, "w": 2}]
+    refused = ask_at(platform, first.at_ms + 100 + 60_000)
+    assert (refused.granted, refused.at_ms) == (0, second.at_ms + 100 + 60_000)
+
+
+def test_merging_into_a_log_that_was_taken_over_from_a_shorter_window_counts_nothing_twice(platform: Platform) -> None:
+    add_connector(platform, windows=[(100, 1_000)])
+    for step_ms in range(10):
+        ask_at(platform, AHEAD_MS + 20 * step_ms, use_by=5)
+    # Its grain is half a second: all of the ten lie in one.
+    set_fields(platform, rate_limit_period_ms=60_000)
+    assert [ask_at(platform, AHEAD_MS + 300 + 20 * step_ms, use_by=5).used for step_ms in range(5)] == [11, 12, 13, 14, 15]
+    look_at(platform, AHEAD_MS + 499)
+    assert log_entries(platform) == [{"t": AHEAD_MS + 385, "w": 15}]
+
+
+def test_what_is_told_twice_in_one_call_counts_once(platform: Platform) -> None:
+    add_connector(platform, windows=[(10, 60_000)])
+    store = RateLimitStore(platform.database)
+    options: dict[str, Any] = {"need": 1, "want": 10, "wait_ms_max": 0, "use_by_ms": 1_000, "transit_ms": 0}
+    grant = store.reserve("binance", **options)
+    for used in (4, 4, 10, 0):
+        store.settle("binance", Settlement(grant.reservation_id, used, grant.at_ms))
+    assert store.reserve("binance", **options).granted == 6
+
+
+def test_a_booking_counts_to_its_last_moment_and_not_beyond(platform: Platform) -> None:
+    add_connector(platform, windows=[(1, 60_000)])
+    leaves_ms = ask_at(platform, AHEAD_MS).at_ms + 100 + 60_000
+    refused = ask_at(platform, leaves_ms - 1)
+    assert (refused.granted, refused.at_ms) == (0, leaves_ms)
+    assert ask_at(platform, leaves_ms).granted == 1
+
+
+def test_a_use_by_that_is_shortened_does_not_shorten_what_is_booked(platform: Platform) -> None:
+    add_connector(platform, windows=[(2, 6_000)])
+    assert ask_at(platform, AHEAD_MS, use_by=1_000).granted == 1
+    # Its last moment lies before that of the first.
+    assert ask_at(platform, AHEAD_MS + 200).granted == 1
+    assert unsettled_moments(platform) == [AHEAD_MS + 1_000, AHEAD_MS + 300]
+    look_at(platform, AHEAD_MS + 500)
+    assert unsettled_moments(platform) == [AHEAD_MS + 1_000]
+    look_at(platform, AHEAD_MS + 1_000)
+    assert [entry["t"] for entry in log_entries(platform)] == [AHEAD_MS + 300, AHEAD_MS + 1_000]
+    assert ask_at(platform, AHEAD_MS + 6_999, need=2).granted == 0
+    assert ask_at(platform, AHEAD_MS + 7_000, need=2).granted == 2
+
+
+def test_a_raised_limit_lets_nobody_pass_those_who_wait(platform: Platform) -> None:
+    add_connector(platform, windows=[(1, 10_000)])
+    assert ask_at(platform, AHEAD_MS).granted == 1
+    waiting = ask_at(platform, AHEAD_MS, wait_ms_max=20_000)
+    assert waiting.at_ms == AHEAD_MS + 10_100
+    set_fields(platform, rate_limit=10)
+    assert ask_at(platform, AHEAD_MS, wait_ms_max=20_000).at_ms == waiting.at_ms
 
 
 def test_a_wait_is_booked_at_its_moment_and_later_callers_queue_behind(platform: Platform) -> None:

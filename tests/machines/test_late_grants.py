@@ -1,0 +1,141 @@
+"""Grants that come too late are thrown away: no request leaves, as counted at the exchange's door."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+from pymongo import MongoClient
+
+from local_emulator.simulator.process import SimulatorProcess, start_simulator
+from shared.domain.connectors import booked_windows
+from shared.domain.timeframes import MINUTE_MS
+from shared.exchanges.catalog import load_spec
+from shared.wiring import Platform
+from tests.factories import add_connector, add_job, run_once
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+NOW_MS: Final = 1_760_000_042_000
+END_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
+LIMIT_S: Final = 30.0
+WEIGHT: Final = load_spec("binance").candles_weight
+# Use-by 600 ms and transit 1 s; use-by 100 ms and transit 250 ms.
+MINUTE_WINDOW: Final = [(100_000, 60_000)]
+SHORT_WINDOW: Final = [(100_000, 10_000)]
+
+
+@pytest.fixture(scope="module")
+def shared_simulator() -> Iterator[SimulatorProcess]:
+    with start_simulator(freeze_at_ms=NOW_MS, seed=3) as running:
+        yield running
+
+
+@pytest.fixture
+def simulator(shared_simulator: SimulatorProcess) -> SimulatorProcess:
+    """Without faults, its windows empty."""
+    shared_simulator.set_faults()
+    shared_simulator.configure("binance", MINUTE_WINDOW)
+    return shared_simulator
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to hold in time"
+        time.sleep(0.01)
+
+
+def arrived(simulator: SimulatorProcess) -> int:
+    """Weight at the door since the simulator was configured."""
+    return int(simulator.report()["binance"]["windows"][0]["total"])
+
+
+def booked(platform: Platform) -> int:
+    """Weight that the limiter counts in the first window."""
+    document = platform.connectors.list_runnable()[0]
+    return sum(weight for _, weight in booked_windows(document)[0].entries)
+
+
+def newest_booking(platform: Platform) -> str:
+    document = platform.database.collection("connectors").find_one({"_id": "binance"})
+    return str(document["limiter"]["last"]["reservation_id"]) if document else ""
+
+
+@contextmanager
+def slow_limiter(
+    mongo_client: "MongoClient[dict[str, Any]]", database_name: str, delay_ms: int, mode: object
+) -> Iterator[None]:
+    """Each reservation is answered late: its command is held back on the server."""
+    held = {
+        "failCommands": ["findAndModify"],
+        "namespace": f"{database_name}.connectors",
+        "blockConnection": True,
+        "blockTimeMS": delay_ms,
+    }
+    mongo_client.admin.command("configureFailPoint", "failCommand", mode=mode, data=held)
+    try:
+        yield
+    finally:
+        mongo_client.admin.command("configureFailPoint", "failCommand", mode="off")
+
+
+def test_a_grant_whose_answer_was_held_back_is_thrown_away_and_asked_for_again(
+    platform: Platform, mongo_client: "MongoClient[dict[str, Any]]", database_name: str, simulator: SimulatorProcess
+) -> None:
+    add_connector(platform, base_url=simulator.base_url("binance"), windows=MINUTE_WINDOW)
+    job_id = add_job(platform, start_ms=END_MS - 10 * MINUTE_MS, end_ms=END_MS, indicators=[])
+    with slow_limiter(mongo_client, database_name, 900, {"times": 1}):
+        assert run_once(platform, job_id).outcome.value == "done"
+    assert arrived(simulator) == WEIGHT
+    # The late one was told of when asking anew, and is free again.
+    assert booked(platform) == WEIGHT
+
+
+def test_a_limiter_that_always_answers_late_lets_nothing_through(
+    platform: Platform, mongo_client: "MongoClient[dict[str, Any]]", database_name: str, simulator: SimulatorProcess
+) -> None:
+    add_connector(platform, base_url=simulator.base_url("binance"), windows=SHORT_WINDOW)
+    job_id = add_job(platform, start_ms=END_MS - 10 * MINUTE_MS, end_ms=END_MS, indicators=[])
+    with slow_limiter(mongo_client, database_name, 200, "alwaysOn"):
+        result = run_once(platform, job_id)
+    assert result.outcome.value == "failed"
+    assert platform.jobs.get(job_id)["last_error"]["code"] == "storage_unavailable"
+    assert arrived(simulator) == 0
+    # Only the last one could not be told of any more.
+    assert booked(platform) == WEIGHT
+
+
+def test_a_worker_stopped_while_it_waits_for_its_moment_does_not_send_when_it_goes_on(
+    platform: Platform, mongodb_uri: str, database_name: str, simulator: SimulatorProcess
+) -> None:
+    """SIGSTOP after the reservation, SIGCONT when its use-by is over: asked for anew, and only that is sent."""
+    add_connector(platform, base_url=simulator.base_url("binance"), windows=MINUTE_WINDOW)
+    add_job(platform, "BTC/USDT", start_ms=END_MS - 10 * MINUTE_MS, end_ms=END_MS, indicators=[])
+    command = [sys.executable, "-m", "tests.machines.work_loop", mongodb_uri, database_name, "120", "60000", "5"]
+    environment = {**os.environ, "CHANDLER_WORKER_WAIT_MS_MAX": "10000"}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as worker:
+        try:
+            # Its first job shows that it is up; then it finds the connector blocked, and the second job due.
+            wait_until(lambda: arrived(simulator) == WEIGHT)
+            before = booked(platform)
+            until_ms = platform.limits.block("binance", 2_500, "429")
+            add_job(platform, "ETH/USDT", start_ms=END_MS - 10 * MINUTE_MS, end_ms=END_MS, indicators=[])
+            wait_until(lambda: booked(platform) >= before + WEIGHT)
+            worker.send_signal(signal.SIGSTOP)
+            assert platform.database.server_now_ms() < until_ms, "stopped too late to tell anything"
+            use_by_ms = 600
+            wait_until(lambda: platform.database.server_now_ms() > until_ms + use_by_ms)
+            assert arrived(simulator) == WEIGHT
+            assert booked(platform) == before + WEIGHT
+            first = newest_booking(platform)
+            worker.send_signal(signal.SIGCONT)
+            wait_until(lambda: arrived(simulator) == 2 * WEIGHT)
+            assert newest_booking(platform) != first, "the grant of before was used"
+        finally:
+            worker.kill()
