@@ -79,7 +79,7 @@ def start_mongod(data_dir: Path, port: int = 0, set_parameters: Parameters | Non
     _stop_left_over(data_dir)
     for _ in range(START_TRIES_MAX):
         chosen_port = free_port(port or _port_before(data_dir))
-        process = _launch(binary, data_dir, chosen_port, set_parameters or {})
+        process = launch(binary, data_dir, chosen_port, set_parameters or {})
         try:
             _wait_for_primary(process, chosen_port, data_dir)
         except StartFailed as exc:
@@ -135,7 +135,14 @@ def _use_external(uri: str) -> RunningMongod:
     return RunningMongod(uri, None)
 
 
-def _launch(binary: Path, data_dir: Path, port: int, set_parameters: Parameters) -> "subprocess.Popen[bytes]":
+def launch(
+    binary: Path,
+    data_dir: Path,
+    port: int,
+    set_parameters: Parameters,
+    environment: Mapping[str, str] | None = None,
+) -> "subprocess.Popen[bytes]":
+    """One mongod process of the replica set on that data, not waited for; it ends when the calling thread does."""
     parameters: dict[str, str | int | bool] = {
         "diagnosticDataCollectionEnabled": "false",
         # There is no other member that could take over: do not wait for one when stopping.
@@ -148,7 +155,7 @@ def _launch(binary: Path, data_dir: Path, port: int, set_parameters: Parameters)
         argv += ["--setParameter", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
     log_path = data_dir / "mongod.log"
     log_path.unlink(missing_ok=True)
-    return spawn(argv, log_path, leash="become")
+    return spawn(argv, log_path, environment, leash="become")
 
 
 def _port_before(data_dir: Path) -> int:

@@ -9,8 +9,11 @@ import jwt
 from shared.errors import ConfigurationError, Forbidden, Unauthenticated
 from shared.settings import Settings
 
-# Clocks of issuer and verifier may differ by this much.
+# Clocks of issuer and verifier of user tokens may differ by this much.
 LEEWAY_S: Final = 10
+# An instance whose clock is wrong by ten minutes goes on working: behind, it sees the issuer's new tokens as not yet valid;
+# ahead, it sees those expired that a tick as far behind keeps for five minutes too long (senders/worker_calls.py).
+IDENTITY_LEEWAY_S: Final = 960
 TOKEN_CHARS_MAX: Final = 8_192
 REQUIRED_CLAIMS: Final = ["exp", "iat", "iss", "aud", "sub"]
 JWKS_CACHE_S: Final = 300
@@ -58,6 +61,7 @@ class UserTokens:
             _bearer(authorization),
             key=self._secret.get_secret_value(),
             algorithms=["HS256"],
+            leeway=LEEWAY_S,
             issuer=self._issuer,
             audience=self._audience,
         )
@@ -104,14 +108,16 @@ class IdentityTokens:
         if self._is_verified_at_door and token.endswith(f".{REMOVED_SIGNATURE}"):
             # No request reaches the instance but through the platform's access check, which has verified the signature.
             unsigned = token.removesuffix(REMOVED_SIGNATURE)
-            return _decode(unsigned, key="", algorithms=["RS256"], is_signature_verified=False, **expected)
+            return _decode(
+                unsigned, key="", algorithms=["RS256"], leeway=IDENTITY_LEEWAY_S, is_signature_verified=False, **expected
+            )
         try:
             key = self._keys.get_signing_key_from_jwt(token).key
         except jwt.PyJWKClientConnectionError as exc:
             raise ConfigurationError("the identity issuer's keys cannot be read; see CHANDLER_IDENTITY_JWKS_URL") from exc
         except jwt.PyJWTError as exc:
             raise Unauthenticated("the identity token does not verify") from exc
-        return _decode(token, key=key, algorithms=["RS256"], **expected)
+        return _decode(token, key=key, algorithms=["RS256"], leeway=IDENTITY_LEEWAY_S, **expected)
 
 
 def _bearer(authorization: str) -> str:
@@ -128,7 +134,7 @@ def _decode(token: str, *, is_signature_verified: bool = True, **options: Any) -
     if not is_signature_verified:
         checks |= {"verify_exp": True, "verify_iat": True, "verify_iss": True, "verify_aud": True}
     try:
-        claims: dict[str, Any] = jwt.decode(token, **options, leeway=LEEWAY_S, options=checks)
+        claims: dict[str, Any] = jwt.decode(token, **options, options=checks)
     except jwt.ExpiredSignatureError as exc:
         raise Unauthenticated("the token has expired; get a new one") from exc
     except jwt.PyJWTError as exc:

@@ -9,6 +9,7 @@ import time
 from shared.deadline import Deadline
 from shared.domain.jobs import to_datetime
 from shared.errors import LeaseLost, StorageUnavailable
+from shared.stores.database import storage_errors
 from tests.factories import make_platform
 
 
@@ -18,11 +19,11 @@ def main(mongodb_uri: str, database: str, seconds: float, lease_ms: int, pages_m
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
-            now = to_datetime(platform.database.server_now_ms())
-            due = [
-                job for connector in platform.connectors.list_() for job in platform.leases.list_due(connector["_id"], now, 8)
-            ]
-            claims = platform.leases.claim(due[:1], f"pid {sys.argv[0]}", lease_ms) if due else []
+            with storage_errors():
+                now = to_datetime(platform.database.server_now_ms())
+                connectors = platform.connectors.list_()
+                due = [job for connector in connectors for job in platform.leases.list_due(connector["_id"], now, 8)]
+                claims = platform.leases.claim(due[:1], f"pid {sys.argv[0]}", lease_ms) if due else []
             for claimed in claims:
                 platform.runner.run(claimed.job_id, claimed.fence, "loop", Deadline.after(100))
             if not claims:

@@ -1,0 +1,329 @@
+"""Processes whose clocks are ten minutes ahead and ten behind: nothing that is stored, claimed or sent depends on them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import jwt
+import pytest
+import requests
+
+from local_emulator.identity import IdentityProvider
+from local_emulator.processes import HOST, Service, Supervisor, free_port
+from local_emulator.simulator.process import SimulatorProcess, start_simulator
+from local_emulator.simulator.truth import true_candles
+from shared.domain.indicators import DEFAULT_INDICATORS
+from shared.domain.jobs import to_datetime, to_ms
+from shared.domain.timeframes import MINUTE_MS
+from shared.errors import Unauthenticated
+from shared.settings import load_settings
+from shared.usecases.authorize import IdentityTokens
+from shared.wiring import Platform
+from tests.factories import add_connector, add_job, stored_documents
+from tests.faults.replica_set import wait_until
+from tests.faults.wrong_clock import find_libfaketime, preload_environment, shifted_command
+from tests.replay import assert_series_equals
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+SEED: Final = 11
+WRONG_S: Final = 600.0
+SYMBOLS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "DOGE/USDT")
+# A limit that stops everybody several times in the few seconds of the short test.
+LIMIT: Final = 30
+PERIOD_MS: Final = 2_000
+LEASE_MS: Final = 60_000
+BOOT_LIMIT_S: Final = 60.0
+SCHEDULER: Final = "scheduler@test.iam.gserviceaccount.com"
+TICK: Final = "tick@test.iam.gserviceaccount.com"
+# A stamp of the database's may be this far from this process's own clock; a wrong one is ten minutes away.
+NEAR: Final = timedelta(seconds=120)
+# How long a child has been at work at most when its log is read.
+LOG_AGE_S_MAX: Final = 200.0
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How to start a module with a clock that is `shift_s` ahead."""
+
+    shift_s: float
+    by_libfaketime: bool
+
+    def command(self, module: str, arguments: Sequence[str]) -> list[str]:
+        if self.by_libfaketime:
+            return [sys.executable, "-m", module, *arguments]
+        return shifted_command(self.shift_s, module, arguments)
+
+    def environment(self) -> dict[str, str]:
+        if not self.by_libfaketime:
+            return dict(os.environ)
+        library = find_libfaketime()
+        assert library is not None
+        return preload_environment(library, self.shift_s)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A work_loop process and what it printed: its events, each with the time of its own clock."""
+
+    clock: Clock
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+
+needs_libfaketime = pytest.mark.skipif(
+    find_libfaketime() is None, reason="needs libfaketime: requirements-dev.txt has it for x86-64 Linux"
+)
+
+
+def start_workers(clocks: Sequence[Clock], mongodb_uri: str, database: str, folder: Path, seconds: float) -> list[Worker]:
+    arguments = (mongodb_uri, database, str(seconds), str(LEASE_MS), "20")
+    workers = []
+    for index, clock in enumerate(clocks):
+        log = folder / f"worker{index}.log"
+        command = clock.command("tests.machines.work_loop", arguments)
+        with log.open("wb") as output:
+            process = subprocess.Popen(command, cwd=ROOT, env=clock.environment(), stdout=output)
+        workers.append(Worker(clock, process, log))
+    return workers
+
+
+def events(log: Path) -> list[dict[str, Any]]:
+    """The structured lines of a log."""
+    return [json.loads(line) for line in log.read_text(errors="replace").splitlines() if line.startswith('{"severity"')]
+
+
+def assert_clock_was_wrong(log: Path, shift_s: float) -> None:
+    """By the times that the process itself wrote: else the test would show nothing."""
+    written = events(log)
+    assert written, f"it did no work: {log.read_text(errors='replace')[-2000:]}"
+    seen_s = datetime.fromisoformat(written[-1]["time"]).timestamp() - time.time()
+    assert shift_s - LOG_AGE_S_MAX < seen_s < shift_s + 1
+
+
+def last_closed_ms(at_ms: int) -> int:
+    """Open time of the newest closed one-minute candle."""
+    return at_ms // MINUTE_MS * MINUTE_MS - MINUTE_MS
+
+
+def cursors(platform: Platform) -> list[int]:
+    """Of all jobs, 0 for one that has not begun."""
+    jobs = platform.database.collection("jobs").find()
+    return [to_ms(job["cursor"]["last_ts"]) if job["cursor"]["last_ts"] else 0 for job in jobs]
+
+
+def told(platform: Platform) -> Callable[[], object]:
+    return lambda: [(job["_id"], job["cursor"], job["next_run_at"], job["last_error"]) for job in all_of(platform, "jobs")]
+
+
+def all_of(platform: Platform, name: str) -> list[dict[str, Any]]:
+    return list(platform.database.collection(name).find())
+
+
+def assert_limit_held(simulator: SimulatorProcess, limit: int) -> None:
+    report = simulator.report()["binance"]
+    (window,) = report["windows"]
+    assert (window["over_limit"], report["throttled"]) == (0, 0), report
+    assert window["worst"] <= limit
+
+
+def assert_series_right(platform: Platform, job_id: str, start_ms: int, simulator: SimulatorProcess) -> None:
+    """All up to the cursor as they were when closed, and none that is not."""
+    job = platform.jobs.get(job_id)
+    documents = stored_documents(platform, "binance", job["symbol"], "1m")
+    now_ms = int(simulator.clock()["now_ms"])
+    assert to_ms(documents[-1]["_id"]) + MINUTE_MS <= now_ms, "a candle was stored that has not closed"
+    expected = true_candles(SEED, "binance", job["symbol"], "1m", start_ms, to_ms(job["cursor"]["last_ts"]) + MINUTE_MS)
+    specs = DEFAULT_INDICATORS if job["indicators"] else ()
+    assert_series_equals(documents, expected, specs)
+
+
+def assert_runs_in_order(platform: Platform, job_id: str) -> None:
+    """No claim before the one before it had ended, each on record, none lost; all times by the database's clock."""
+    job = platform.jobs.get(job_id)
+    runs = sorted(platform.runs.list_of_job(job_id, None, 500), key=lambda run: int(run["fence"]))
+    is_held = "claim_id" in job["lock"]
+    assert [run["fence"] for run in runs] == list(range(1, job["lock"]["fence"] + 1 - is_held))
+    assert {run["outcome"] for run in runs} <= {"caught_up", "more", "waiting", "done"}
+    for earlier, later in pairwise(runs):
+        assert later["claimed_at"] >= earlier["finished_at"] - timedelta(milliseconds=5)
+    now = to_datetime(platform.database.server_now_ms())
+    stamps = [run[name] for run in runs for name in ("scheduled_at", "claimed_at", "started_at", "finished_at")]
+    for stamp in (*stamps, job["next_run_at"]):
+        assert abs(stamp - now) < NEAR, f"{stamp} is by a wrong clock"
+    (connector,) = all_of(platform, "connectors")
+    assert abs(to_datetime(connector["limiter"]["last_at_ms"]) - now) < NEAR
+
+
+def run_workers_with_wrong_clocks(
+    platform: Platform, uri: str, database: str, folder: Path, clocks: Sequence[Clock], intervals: int, until_s: float
+) -> None:
+    """Workers catch up with the market and follow it for `until_s`; then what they left is judged."""
+    with start_simulator(seed=SEED) as simulator:
+        simulator.configure("binance", [(LIMIT, PERIOD_MS)])
+        add_connector(platform, base_url=simulator.base_url("binance"), windows=[(LIMIT, PERIOD_MS)], settle_delay_ms=500)
+        began_ms = platform.database.server_now_ms()
+        start_ms = last_closed_ms(began_ms) - intervals * MINUTE_MS
+        job_ids = [add_job(platform, symbol, start_ms=start_ms) for symbol in SYMBOLS]
+        workers = start_workers(clocks, uri, database, folder, 280)
+        goal_ms = last_closed_ms(began_ms + int(until_s * 1000))
+        try:
+            wait_until(lambda: min(cursors(platform)) >= goal_ms, told(platform), until_s + 90)
+            assert [worker.process.poll() for worker in workers] == [None] * len(workers)
+        finally:
+            for worker in workers:
+                worker.process.kill()
+                worker.process.wait()
+        assert_limit_held(simulator, LIMIT)
+        for job_id in job_ids:
+            assert_series_right(platform, job_id, start_ms, simulator)
+            assert_runs_in_order(platform, job_id)
+        for worker in workers:
+            assert_clock_was_wrong(worker.log, worker.clock.shift_s)
+
+
+def test_workers_ten_minutes_ahead_and_behind_share_jobs_as_if_their_clocks_were_right(
+    platform: Platform, mongodb_uri: str, database_name: str, tmp_path: Path
+) -> None:
+    clocks = [Clock(+WRONG_S, False), Clock(-WRONG_S, False)]
+    run_workers_with_wrong_clocks(platform, mongodb_uri, database_name, tmp_path, clocks, 4_000, 0)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("by_libfaketime", [False, pytest.param(True, marks=needs_libfaketime)])
+def test_workers_with_wrong_clocks_follow_the_market_over_several_closes(
+    platform: Platform, mongodb_uri: str, database_name: str, tmp_path: Path, by_libfaketime: bool
+) -> None:
+    clocks = [Clock(shift_s, by_libfaketime) for shift_s in (+WRONG_S, +WRONG_S, -WRONG_S, -WRONG_S)]
+    run_workers_with_wrong_clocks(platform, mongodb_uri, database_name, tmp_path, clocks, 20_000, 2 * MINUTE_MS / 1000)
+
+
+# --- tick and worker as they are deployed, with identity tokens between them
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[IdentityProvider]:
+    started = IdentityProvider([SCHEDULER, TICK])
+    yield started
+    started.stop()
+
+
+def start_functions(
+    supervisor: Supervisor, provider: IdentityProvider, uri: str, database: str, folder: Path, tick: Clock, worker: Clock
+) -> tuple[Service, Service]:
+    """Both functions, each a process of its own with its own clock."""
+    ports = {"tick": free_port(), "worker": free_port()}
+    urls = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
+    common = {
+        "MONGODB_URI": uri,
+        "CHANDLER_DATABASE": database,
+        "CHANDLER_CANDLES_DATABASE": database,
+        "CHANDLER_IDENTITY_ISSUER": provider.issuer,
+        "CHANDLER_IDENTITY_JWKS_URL": provider.jwks_url,
+        "CHANDLER_TICK_AUDIENCE": urls["tick"],
+        "CHANDLER_TICK_CALLERS": SCHEDULER,
+        "CHANDLER_WORKER_AUDIENCE": urls["worker"],
+        "CHANDLER_WORKER_CALLERS": TICK,
+        "CHANDLER_WORKER_URL": urls["worker"],
+        "CHANDLER_TICK_BUDGET_S": "1",
+        "GCE_METADATA_HOST": provider.metadata_host(TICK),
+        "THREADS": "8",
+    }
+    services = []
+    for name, clock in (("tick", tick), ("worker", worker)):
+        arguments = ("--target", name, "--host", HOST, "--port", str(ports[name]))
+        argv = tuple(clock.command("functions_framework", arguments))
+        environment = {**clock.environment(), **common}
+        services.append(Service(name, argv, ports[name], environment, folder / f"{name}.log", ROOT))
+    supervisor.start(services, BOOT_LIMIT_S)
+    return services[0], services[1]
+
+
+def run_functions_with_wrong_clocks(
+    platform: Platform, provider: IdentityProvider, uri: str, database: str, folder: Path, tick: Clock, worker: Clock
+) -> None:
+    """The scheduler, whose clock is right, calls the tick until all jobs have caught up."""
+    with ExitStack() as stack:
+        simulator = stack.enter_context(start_simulator(seed=SEED))
+        add_connector(platform, base_url=simulator.base_url("binance"))
+        start_ms = last_closed_ms(platform.database.server_now_ms()) - 2_000 * MINUTE_MS
+        job_ids = [add_job(platform, symbol, start_ms=start_ms, indicators=[]) for symbol in SYMBOLS]
+        supervisor = Supervisor()
+        stack.callback(supervisor.stop)
+        tick_service, worker_service = start_functions(supervisor, provider, uri, database, folder, tick, worker)
+        session = stack.enter_context(requests.Session())
+        session.trust_env = False
+        goal_ms = last_closed_ms(platform.database.server_now_ms())
+
+        def tick_once() -> bool:
+            headers = {"Authorization": f"Bearer {provider.token(SCHEDULER, tick_service.url)}"}
+            response = session.post(tick_service.url, headers=headers, timeout=60)
+            assert response.status_code == 200, response.text
+            report = response.json()
+            refused = [event for event in events(tick_service.log_path) if event["event"] == "worker_not_started"]
+            assert (report["given_back"], refused) == (0, []), "the worker does not let the tick in"
+            return min(cursors(platform)) >= goal_ms
+
+        wait_until(tick_once, told(platform))
+        for job_id in job_ids:
+            assert_series_right(platform, job_id, start_ms, simulator)
+            assert_runs_in_order(platform, job_id)
+        for service, clock in ((tick_service, tick), (worker_service, worker)):
+            assert_clock_was_wrong(service.log_path, clock.shift_s)
+
+
+def test_a_tick_far_ahead_starts_workers_far_behind(
+    platform: Platform, provider: IdentityProvider, mongodb_uri: str, database_name: str, tmp_path: Path
+) -> None:
+    tick, worker = Clock(+WRONG_S, False), Clock(-WRONG_S, False)
+    run_functions_with_wrong_clocks(platform, provider, mongodb_uri, database_name, tmp_path, tick, worker)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("tick_s", [+WRONG_S, -WRONG_S])
+@pytest.mark.parametrize("by_libfaketime", [False, pytest.param(True, marks=needs_libfaketime)])
+def test_tick_and_worker_work_together_whichever_is_ahead(
+    platform: Platform,
+    provider: IdentityProvider,
+    mongodb_uri: str,
+    database_name: str,
+    tmp_path: Path,
+    tick_s: float,
+    by_libfaketime: bool,
+) -> None:
+    tick, worker = Clock(tick_s, by_libfaketime), Clock(-tick_s, by_libfaketime)
+    run_functions_with_wrong_clocks(platform, provider, mongodb_uri, database_name, tmp_path, tick, worker)
+
+
+# (seconds since it was issued, seconds left) by the verifier's own clock, and whether it is let in.
+TOKENS: Final = {
+    "issued in ten minutes, as a verifier ten minutes behind sees a new one": (-600, 4200, True),
+    # A tick ten minutes behind keeps a token for five minutes more than it is good for, and ten are the verifier's own.
+    "kept by a tick that is behind, seen by a worker that is ahead": (4500, -900, True),
+    "expired for longer than clocks can explain": (5400, -1800, False),
+    "issued later than clocks can explain": (-1800, 5400, False),
+}
+
+
+@pytest.mark.parametrize("name", TOKENS)
+def test_an_identity_token_is_judged_with_room_for_two_wrong_clocks(provider: IdentityProvider, name: str) -> None:
+    age_s, left_s, is_let_in = TOKENS[name]
+    settings = load_settings(identity_issuer=provider.issuer, identity_jwks_url=provider.jwks_url)
+    tokens = IdentityTokens(settings, audience="https://worker.test", callers=(TICK,), setting_prefix="CHANDLER_WORKER")
+    claims = jwt.decode(provider.token(TICK, "https://worker.test"), options={"verify_signature": False})
+    now_s = int(time.time())
+    token = provider.sign({**claims, "iat": now_s - age_s, "exp": now_s + left_s})
+    if is_let_in:
+        assert tokens.verify(f"Bearer {token}") == TICK
+    else:
+        with pytest.raises(Unauthenticated):
+            tokens.verify(f"Bearer {token}")
