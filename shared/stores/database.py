@@ -44,9 +44,10 @@ MALFORMED_URI: Final = (
 )
 
 DUPLICATE_KEY: Final = 11000
-# Codes that mean "not now": failover, shutdown, overload (462 from 8.2 on), lock and write conflicts.
+# Codes that mean "not now": failover, shutdown, overload (462 from 8.2 on), lock and write conflicts, and 11601: interrupted,
+# as a command is that is under way when another worker takes the job over and ends this one's session.
 TRANSIENT_CODES: Final = frozenset(
-    {6, 7, 24, 50, 89, 91, 112, 133, 189, 251, 262, 462, 9001, 10107, 11600, 11602, 13435, 13436}
+    {6, 7, 24, 50, 89, 91, 112, 133, 189, 251, 262, 462, 9001, 10107, 11600, 11601, 11602, 13435, 13436}
 )
 AUTHENTICATION_CODES: Final = frozenset({13, 18, 8000})
 

@@ -1,0 +1,88 @@
+"""Every reachable state of the protocol's model, in small (always) and in large (soak): no broken law, no dead end.
+
+How many states there are is asserted roughly, so that a change that makes the model blind does not go unnoticed.
+"""
+
+from typing import Any
+
+import pytest
+
+from tests.model.leases import Leases
+from tests.model.limiter import OVER, Limiter
+from tests.model.protocol import Protocol
+from tests.model.search import NO_WAY_ON, Model, search
+
+# The smallest limiter that still has a window, a use-by, a way to the exchange and a clock that goes back.
+NARROW = Limiter(limit=1, period=2, wait_max=0, want_max=1)
+
+
+def assert_holds(model: Model[Any], states_min: int) -> None:
+    found = search(model)
+    print(f"{found.states:,} states, {found.moves:,} moves")
+    assert found.broken is None, (found.broken, found.trace, found.state)
+    assert found.states >= states_min, "the model reaches fewer states than it did: what can no longer happen?"
+
+
+def test_three_processes_and_two_jobs_with_any_two_faults() -> None:
+    assert_holds(Leases(slots=3, jobs=2, pages=2, faults=2), 50_000)
+
+
+def test_two_processes_and_a_job_that_may_be_deleted_and_made_again() -> None:
+    assert_holds(Leases(slots=2, jobs=1, pages=2, faults=3, deletes=True), 20_000)
+
+
+def test_two_askers_for_ever_with_crashes_lost_replies_pauses_and_clocks_that_go_back() -> None:
+    assert_holds(Limiter(slots=2, limit=1), 8_500)
+
+
+def test_batches_of_which_a_part_is_sent_and_the_rest_settled() -> None:
+    assert_holds(Limiter(slots=2, limit=2, period=2, wait_max=0), 42_000)
+
+
+def test_entries_that_share_a_grain() -> None:
+    assert_holds(Limiter(slots=2, limit=2, period=4, grain=2, want_max=1, wait_max=0, use_by=0, back=0), 15_000)
+
+
+def test_workers_that_need_the_limiter_for_each_page() -> None:
+    assert_holds(Protocol(Leases(slots=2, jobs=1, pages=2, faults=1, asks=True), NARROW), 43_000)
+
+
+def test_a_clock_that_jumps_ahead_is_the_one_thing_the_limiter_does_not_stand() -> None:
+    """What docs/limits.md admits. If this begins to hold, the document can promise more."""
+    found = search(Limiter(slots=2, limit=1, forward=True))
+    assert found.broken == OVER
+    assert "clock ahead" in found.trace
+
+
+def test_the_search_notices_a_dead_end() -> None:
+    found = search(Leases(slots=1, jobs=1, pages=1, faults=1, bugs=frozenset({"leases never run out"})))
+    assert (found.broken, found.trace) == (NO_WAY_ON, ("claim", "crash"))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("model", "states_min"),
+    [
+        (Leases(slots=3, jobs=2, pages=2, faults=3), 850_000),
+        (Leases(slots=3, jobs=2, pages=3, faults=2, deletes=True), 120_000),
+        (Limiter(slots=2, limit=2), 310_000),
+        (Limiter(slots=3, limit=2, period=2, wait_max=0, back=0), 93_000),
+        (Limiter(slots=2, limit=2, period=4, grain=2, want_max=1, wait_max=0), 135_000),
+        (Limiter(slots=2, limit=2, period=4, grain=2, want_max=1, back=0), 430_000),
+        (Protocol(Leases(slots=3, jobs=2, pages=1, faults=1, asks=True), NARROW), 315_000),
+        (Protocol(Leases(slots=2, jobs=2, pages=2, faults=1, asks=True), NARROW), 570_000),
+    ],
+    ids=[
+        "jobs, three faults",
+        "jobs with deletions",
+        "batches",
+        "three askers",
+        "grains, clocks back",
+        "grains, waits",
+        "all together, three processes",
+        "all together, two pages",
+    ],
+)
+def test_every_state_of_a_larger_world(model: Model[Any], states_min: int) -> None:
+    assert_holds(model, states_min)
