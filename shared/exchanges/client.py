@@ -24,8 +24,9 @@ from shared.errors import (
     InvalidRequest,
     MalformedPage,
 )
-from shared.exchanges.gate import GatedAdapter, gate
+from shared.exchanges.gate import gate
 from shared.exchanges.headers import read_clock_ms, read_usage, read_wait_ms
+from shared.exchanges.http_session import proxies_for
 from shared.exchanges.rows import Market as Market
 from shared.exchanges.rows import decode, decode_markets, decode_open_times, find_in, find_rows
 from shared.exchanges.spec import (
@@ -38,9 +39,6 @@ from shared.exchanges.spec import (
     Template,
 )
 
-USER_AGENT: Final = "chandler/0.1.0"
-# As many connections as an instance has threads at most; idle ones cost nothing.
-POOL_SIZE: Final = 16
 # The largest answer is a list of all symbols (Binance's exchangeInfo is about 10 MB, unpacked); a page is below 1 MB.
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024
 CHUNK_BYTES: Final = 64 * 1024
@@ -95,16 +93,6 @@ class _Answer:
     status: int
     headers: Mapping[str, str]
     latency_ms: int
-
-
-def open_session() -> requests.Session:
-    """A session for ExchangeClient: pooled connections, no retries, our name as User-Agent; proxies from the environment."""
-    session = requests.Session()
-    adapter = GatedAdapter(pool_connections=POOL_SIZE, pool_maxsize=POOL_SIZE, max_retries=0)
-    session.mount("https://", adapter)
-    session.mount("http://", adapter)
-    session.headers["User-Agent"] = USER_AGENT
-    return session
 
 
 class ExchangeClient:
@@ -274,7 +262,13 @@ class ExchangeClient:
             with (
                 gate(before_send),
                 self._session.request(
-                    method, url, timeout=self._timeout_s, stream=True, allow_redirects=False, **body_form
+                    method,
+                    url,
+                    timeout=self._timeout_s,
+                    stream=True,
+                    allow_redirects=False,
+                    proxies=proxies_for(self._base_url),
+                    **body_form,
                 ) as response,
             ):
                 body = self._read(response, started, subject)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 from shared.exchanges.spec import ExchangeSpec, WaitForm
@@ -64,6 +65,8 @@ def _wait_ms(text: str, form: WaitForm, from_ms: int) -> int | None:
     return None if moment_ms is None else moment_ms - from_ms
 
 
+# All answers within a second carry the same one.
+@lru_cache(maxsize=32)
 def _http_date_ms(text: str) -> int | None:
     """An HTTP date (RFC 9110) in UTC ms, None if it is none."""
     try:

@@ -23,8 +23,8 @@ PathStep: TypeAlias = "str | int | OtherThan"
 UNIFIED_SYMBOL: Final = re.compile(
     r"(?P<base>[^\s/:%?#&-]{1,32})/(?P<quote>[^\s/:%?#&-]{1,32})(?::(?P<settle>[^\s/:%?#&-]{1,32}))?"
 )
-# A closed candle is asked for this long after its close, in ms: exchanges need about a second to publish it.
-SETTLE_DELAY_MS: Final = 2_000
+# A closed candle is asked for this long after its close, in ms; one that is not there yet when it is 2 s, 8 s and 32 s old.
+SETTLE_DELAY_MS: Final = 500
 # After this long an interval that still is absent is believed to have had no trades.
 PUBLISH_GRACE_MS: Final = 120_000
 

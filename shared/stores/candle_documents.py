@@ -1,19 +1,24 @@
-"""Candles as BSON documents, written column-wise.
+"""Candles as BSON documents, written and read column-wise.
 
 All documents of a page have the same layout but for the indicator values that do not exist yet, so the bytes of a whole page
 are laid out by numpy at once: a template per set of fields, with the times and doubles filled in. Encoding a thousand dicts
-one by one costs as much as the server needs to store them; this costs next to nothing. Format: https://bsonspec.org.
+one by one costs as much as the server needs to store them; this costs next to nothing. Reading goes the same way back, and
+document by document only where one is laid out otherwise. Format: https://bsonspec.org.
 """
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
+import bson
 import numpy as np
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from numpy.typing import NDArray
 
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
+from shared.domain.jobs import to_ms
+from shared.domain.timeframes import IntArray
 
 INDICATORS_FIELD: Final = "ind"
 _DOUBLE: Final = b"\x01"
@@ -21,6 +26,7 @@ _DOCUMENT: Final = b"\x03"
 _DATE: Final = b"\x09"
 _END: Final = b"\x00"
 _EMPTY_VALUE: Final = bytes(8)
+_AWARE: Final[CodecOptions[dict[str, Any]]] = CodecOptions(tz_aware=True)
 
 
 def encode_candles(candles: CandleBatch, values: Mapping[str, FloatArray]) -> list[RawBSONDocument]:
@@ -39,6 +45,42 @@ def encode_candles(candles: CandleBatch, values: Mapping[str, FloatArray]) -> li
         for row, raw in zip(rows, _encode_rows(candles, rows, fields, columns[:, pattern]), strict=True):
             documents[row] = RawBSONDocument(raw)
     return [document for document in documents if document is not None]
+
+
+def decode_candles(raw: bytes, fields: Sequence[str]) -> tuple[CandleBatch, dict[str, FloatArray]]:
+    """Candles from documents one after the other, as bytes and in the order of their times, ascending or descending.
+
+    Returns them ascending, with the columns of `fields`: NaN where a document has no such value.
+    """
+    opens, columns = _decode_rows(raw, fields) or _decode_one_by_one(raw, fields)
+    if len(opens) > 1 and opens[0] > opens[-1]:
+        opens, columns = opens[::-1], [column[::-1] for column in columns]
+    prices, values = columns[: len(PRICE_COLUMNS)], columns[len(PRICE_COLUMNS) :]
+    return CandleBatch(opens, *prices), dict(zip(fields, values, strict=True))
+
+
+def _decode_rows(raw: bytes, fields: Sequence[str]) -> tuple[IntArray, list[FloatArray]] | None:
+    """Times, and columns of prices and values, of documents that all are as `encode_candles` lays them out; else None."""
+    template, offsets = _template(fields)
+    if not raw or len(raw) % len(template):
+        return None
+    rows = np.frombuffer(raw, np.uint8).reshape(-1, len(template))
+    is_name = np.ones(len(template), np.bool_)
+    for offset in offsets:
+        is_name[offset : offset + 8] = False
+    if not bool((rows[:, is_name] == np.frombuffer(template, np.uint8)[is_name]).all()):
+        return None
+    first, *others = (np.ascontiguousarray(rows[:, offset : offset + 8]).reshape(-1) for offset in offsets)
+    return first.view("<i8").astype(np.int64), [column.view("<f8").astype(np.float64) for column in others]
+
+
+def _decode_one_by_one(raw: bytes, fields: Sequence[str]) -> tuple[IntArray, list[FloatArray]]:
+    documents = bson.decode_all(raw, _AWARE)
+    absent: dict[str, Any] = {}
+    opens = np.array([to_ms(document["_id"]) for document in documents], np.int64)
+    prices = [np.array([document[name] for document in documents], np.float64) for name in PRICE_COLUMNS]
+    indicators = [document.get(INDICATORS_FIELD, absent) for document in documents]
+    return opens, prices + [np.array([values.get(field, np.nan) for values in indicators], np.float64) for field in fields]
 
 
 def _rows_by_pattern(is_present: NDArray[np.bool_]) -> list[tuple[NDArray[np.bool_], NDArray[np.int64]]]:

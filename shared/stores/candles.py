@@ -7,19 +7,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING, UpdateOne
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, CollectionInvalid
+from pymongo.cursor import RawBatchCursor
+from pymongo.errors import BulkWriteError, CollectionInvalid, ConnectionFailure
 
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
-from shared.domain.jobs import symbol_slug, to_datetime, to_ms
-from shared.stores.candle_documents import INDICATORS_FIELD, encode_candles
+from shared.domain.jobs import symbol_slug, to_datetime
+from shared.stores.candle_documents import INDICATORS_FIELD, decode_candles, encode_candles
 from shared.stores.database import Database, Document
+from shared.stores.raw_batches import first_batch
 
 NAMESPACE_EXISTS: Final = 48
+# So many candles with their cumulative indicators fit into one reply of the server (16 MB) many times over.
+ONE_REPLY_MAX: Final = 20_000
+_RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(document_class=RawBSONDocument)
 # One batch for a whole tail: 16 MiB of reply hold over 100,000 candles.
 READ_BATCH: Final = 20_000
 # The server takes commands of 16 MiB.
@@ -79,23 +84,23 @@ class CandleStore:
 
     def read_tail(self, series: Series, before_ms: int, count: int, fields: Sequence[str]) -> StoredCandles:
         """The last `count` candles that open before `before_ms`, ascending."""
-        found = (
-            self._collection(series)
-            .find({"_id": {"$lt": to_datetime(before_ms)}}, _projection(fields), batch_size=READ_BATCH)
-            .sort("_id", DESCENDING)
-            .limit(count)
-        )
-        return _to_columns(list(found)[::-1], fields)
+        collection = self._collection(series)
+        condition = {"_id": {"$lt": to_datetime(before_ms)}}
+        raw = _in_one_reply(collection, condition, _projection(fields), count)
+        if raw is None:
+            found = collection.find_raw_batches(condition, _projection(fields), batch_size=READ_BATCH)
+            raw = _bytes_of(found.sort("_id", DESCENDING).limit(count))
+        return StoredCandles(*decode_candles(raw, fields))
 
     def read_range(self, series: Series, start_ms: int, end_ms: int, fields: Sequence[str], limit: int = 0) -> StoredCandles:
         """Candles with start_ms <= open time < end_ms, ascending; at most `limit` if it is not 0."""
         found = (
             self._collection(series)
-            .find(_between(start_ms, end_ms), _projection(fields), batch_size=READ_BATCH)
+            .find_raw_batches(_between(start_ms, end_ms), _projection(fields), batch_size=READ_BATCH)
             .sort("_id", ASCENDING)
             .limit(limit)
         )
-        return _to_columns(list(found), fields)
+        return StoredCandles(*decode_candles(_bytes_of(found), fields))
 
     def iterate_documents(self, series: Series, start_ms: int, end_ms: int, limit: int) -> Iterator[Document]:
         """The documents as they are stored, ascending."""
@@ -154,18 +159,27 @@ def _between(start_ms: int, end_ms: int) -> Document:
     return {"_id": {"$gte": to_datetime(start_ms), "$lt": to_datetime(end_ms)}}
 
 
+def _in_one_reply(collection: "Collection[Document]", condition: Document, projection: Document, count: int) -> bytes | None:
+    """The newest documents, newest first; None where one reply may not hold them, or the server could not be asked just then.
+
+    A plain command is not tried again by the driver, unlike the search that the caller falls back to.
+    """
+    if count > ONE_REPLY_MAX:
+        return None
+    command = {"find": collection.name, "filter": condition, "projection": projection, "sort": {"_id": DESCENDING}}
+    bounds = {"limit": count, "batchSize": count, "singleBatch": True}
+    try:
+        reply = collection.database.command({**command, **bounds}, codec_options=_RAW)
+    except ConnectionFailure:
+        return None
+    return first_batch(bytes(reply["cursor"].raw))
+
+
+def _bytes_of(found: "RawBatchCursor[Document]") -> bytes:
+    """All documents of a search, one after the other. pymongo's types say that its batches are documents: they are bytes."""
+    batches: Iterable[Any] = found
+    return b"".join(batches)
+
+
 def _projection(fields: Sequence[str]) -> Document:
     return {**dict.fromkeys(PRICE_COLUMNS, 1), **{f"{INDICATORS_FIELD}.{field}": 1 for field in fields}}
-
-
-def _to_columns(documents: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> StoredCandles:
-    candles = CandleBatch(
-        np.array([to_ms(document["_id"]) for document in documents], np.int64),
-        *(np.array([document[name] for document in documents], np.float64) for name in PRICE_COLUMNS),
-    )
-    absent: Document = {}
-    values = {
-        field: np.array([document.get(INDICATORS_FIELD, absent).get(field, np.nan) for document in documents], np.float64)
-        for field in fields
-    }
-    return StoredCandles(candles, values)

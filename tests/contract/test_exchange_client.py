@@ -21,7 +21,8 @@ from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
 from shared.errors import ExchangeRejected, ExchangeThrottled, ExchangeUnavailable, InvalidRequest, MalformedPage
 from shared.exchanges import client as client_module
 from shared.exchanges.catalog import load_spec
-from shared.exchanges.client import USER_AGENT, ExchangeClient, Market, open_session
+from shared.exchanges.client import ExchangeClient, Market
+from shared.exchanges.http_session import USER_AGENT, open_session
 from shared.exchanges.spec import ExchangeSpec, Template, UsageHeader, WaitForm, WaitHeader
 from tests.contract.loopback_venue import NOW_MS, START_MS, Venue, page_of
 

@@ -35,10 +35,10 @@ def test_an_exchange_name_is_enough_and_brings_the_documented_limits(api: AdminA
 def test_all_fields_can_be_given(api: AdminApi) -> None:
     extra = [{"rate_limit": 9_000, "rate_limit_period_ms": 600_000}]
     fields: dict[str, Any] = {"rate_limit": 100, "rate_limit_period_ms": 5_000, "extra_rate_limits": extra}
-    made = api.add_connector(id="binance-2", settle_delay_ms=500, publish_grace_ms=0, **fields)
+    made = api.add_connector(id="binance-2", settle_delay_ms=700, publish_grace_ms=0, **fields)
     assert made["id"] == "binance-2"
     assert {name: made[name] for name in fields} == fields
-    assert (made["settle_delay_ms"], made["publish_grace_ms"]) == (500, 0)
+    assert (made["settle_delay_ms"], made["publish_grace_ms"]) == (700, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,34 @@
+"""The HTTP session that all clients of an instance send through."""
+
+import os
+from functools import lru_cache
+from typing import Final
+
+import requests
+
+from shared.exchanges.gate import GatedAdapter
+
+USER_AGENT: Final = "chandler/0.1.0"
+# As many connections as an instance has threads at most; idle ones cost nothing.
+POOL_SIZE: Final = 16
+
+
+def open_session() -> requests.Session:
+    """A session for ExchangeClient: pooled connections, no retries, our name as User-Agent.
+
+    Proxies and certificates come from the environment as requests has them, but are looked up once and not at each request.
+    """
+    session = requests.Session()
+    session.trust_env = False
+    session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+    adapter = GatedAdapter(pool_connections=POOL_SIZE, pool_maxsize=POOL_SIZE, max_retries=0)
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    session.headers["User-Agent"] = USER_AGENT
+    return session
+
+
+@lru_cache(maxsize=256)
+def proxies_for(base_url: str) -> dict[str, str]:
+    """What the environment says of proxies for that host (`HTTPS_PROXY`, `NO_PROXY`, ...), as requests wants it."""
+    return dict(requests.utils.get_environ_proxies(base_url))

@@ -1,0 +1,72 @@
+"""Candles read back from BSON column by column are what reading document by document gives."""
+
+from typing import Any
+
+import bson
+import numpy as np
+import pytest
+
+from shared.domain.candles import PRICE_COLUMNS, CandleBatch
+from shared.domain.jobs import to_datetime
+from shared.domain.timeframes import MINUTE_MS
+from shared.stores.candle_documents import decode_candles, encode_candles
+
+FIRST_MS = 1_760_000_040_000
+COUNT = 50
+
+
+def make_candles(count: int = COUNT) -> CandleBatch:
+    rng = np.random.default_rng(3)
+    return CandleBatch(FIRST_MS + np.arange(count) * MINUTE_MS, *(rng.normal(100, 1, count) for _ in PRICE_COLUMNS))
+
+
+def make_document(number: int, **changes: Any) -> dict[str, Any]:
+    prices = {name: 10.0 * number + place for place, name in enumerate(PRICE_COLUMNS)}
+    return {"_id": to_datetime(FIRST_MS + number * MINUTE_MS), **prices, "ind": {"obv": 5.0 + number}, **changes}
+
+
+def as_bytes(documents: list[Any]) -> bytes:
+    return b"".join(document.raw if hasattr(document, "raw") else bson.encode(document) for document in documents)
+
+
+@pytest.mark.parametrize("fields", [(), ("obv",), ("obv", "ad")])
+@pytest.mark.parametrize("is_descending", [False, True])
+def test_what_was_written_is_read_back_in_the_order_of_time(fields: tuple[str, ...], is_descending: bool) -> None:
+    candles = make_candles()
+    values = {name: np.random.default_rng(len(name)).normal(0, 1e6, COUNT) for name in fields}
+    documents = encode_candles(candles, values)
+    read, columns = decode_candles(as_bytes(documents[::-1] if is_descending else documents), fields)
+    assert read.open_ms.tolist() == candles.open_ms.tolist()
+    for name in PRICE_COLUMNS:
+        assert getattr(read, name).tolist() == getattr(candles, name).tolist()
+    assert {name: column.tolist() for name, column in columns.items()} == {
+        name: column.tolist() for name, column in values.items()
+    }
+
+
+def test_nothing_is_read_from_nothing() -> None:
+    read, columns = decode_candles(b"", ("obv",))
+    assert (len(read), columns["obv"].tolist()) == (0, [])
+
+
+SWAPPED = {name: make_document(7)[name] for name in ("_id", "high", "open", "low", "close", "volume", "ind")}
+OTHERWISE = {
+    "a value that is not there": make_document(7, ind={}),
+    "no indicators at all": {name: value for name, value in make_document(7).items() if name != "ind"},
+    "another indicator of a name as long": make_document(7, ind={"abc": 1.0}),
+    "fields in another order": SWAPPED,
+    "a whole number": make_document(7, open=70),
+    "a field more": make_document(7, note="x"),
+}
+
+
+@pytest.mark.parametrize("document", OTHERWISE.values(), ids=OTHERWISE.keys())
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_a_document_laid_out_otherwise_is_read_by_its_names(document: dict[str, Any], is_alone: bool) -> None:
+    documents = [document] if is_alone else [make_document(6), document, make_document(8)]
+    read, columns = decode_candles(as_bytes(documents), ("obv",))
+    assert read.open_ms.tolist() == [int(one["_id"].timestamp() * 1000) for one in documents]
+    for name in PRICE_COLUMNS:
+        assert getattr(read, name).tolist() == [one[name] for one in documents]
+    expected = [one.get("ind", {}).get("obv", np.nan) for one in documents]
+    assert np.array_equal(columns["obv"], expected, equal_nan=True)
