@@ -14,6 +14,8 @@ def tick(request: Request) -> Response:
 def _tick(platform: Platform, request: Request) -> Response:
     only(request, "POST")
     platform.tick_tokens.verify(request.headers.get("Authorization", ""))
+    # The search for due jobs names its indexes; nobody may have called admin yet.
+    _ = platform.is_prepared
     # The same over all retries of one firing; absent when somebody runs the schedule by hand.
     scheduled = request.headers.get("X-CloudScheduler-ScheduleTime", "")
     trigger = f"schedule {scheduled[:40]}" if scheduled else "manual tick"

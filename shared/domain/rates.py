@@ -19,6 +19,9 @@ USE_BY_MS_MIN: Final = 100
 TRANSIT_FRACTION: Final = 40
 TRANSIT_MS_MAX: Final = 1_000
 TRANSIT_MS_MIN: Final = 150
+# A settled grant counts this much longer than its arrival: the clocks of a replica set's members differ, and after a failover
+# another one says when an entry leaves.
+SKEW_MS: Final = 100
 # Entries of one window's log that fall into the same grain are merged, which bounds the document's size.
 GRAINS_PER_WINDOW: Final = 120
 
@@ -123,8 +126,16 @@ class Reservation:
         return self.at_ms + self.use_by_ms + self.transit_ms
 
     def latest_ms(self, monotonic: float) -> int:
-        """What the server's clock showed at that moment of ours, or less: the grant was decided after we had asked for it."""
-        return self.clock_ms + math.ceil((monotonic - self.asked_monotonic) * 1000)
+        """What the server's clock showed at that moment of ours, or less: the grant was decided after we had asked for it.
+
+        And its clock was cut to whole ms.
+        """
+        return self.clock_ms + 1 + math.ceil((monotonic - self.asked_monotonic) * 1000)
+
+    def settled_ms(self, monotonic: float) -> int:
+        """Until when a request counts that had arrived at that moment of ours: with room for another member's clock."""
+        latest_ms = self.latest_ms(monotonic)
+        return max(latest_ms, min(self.charged_ms, latest_ms + SKEW_MS))
 
     def as_of_now(self) -> "Reservation":
         """The same refusal, as the server would say it now."""

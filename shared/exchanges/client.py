@@ -122,6 +122,7 @@ class ExchangeClient:
         self._now_ms = now_ms
         self._base_url = (base_url or spec.base_url).rstrip("/")
         self._timeout_s = timeout_s
+        self._proxies = proxies_for(self._base_url)
 
     def fetch_ohlcv(
         self,
@@ -267,7 +268,7 @@ class ExchangeClient:
                     timeout=self._timeout_s,
                     stream=True,
                     allow_redirects=False,
-                    proxies=proxies_for(self._base_url),
+                    proxies=self._proxies,
                     **body_form,
                 ) as response,
             ):

@@ -1,7 +1,6 @@
 """The HTTP session that all clients of an instance send through."""
 
 import os
-from functools import lru_cache
 from typing import Final
 
 import requests
@@ -16,7 +15,8 @@ POOL_SIZE: Final = 16
 def open_session() -> requests.Session:
     """A session for ExchangeClient: pooled connections, no retries, our name as User-Agent.
 
-    Proxies and certificates come from the environment as requests has them, but are looked up once and not at each request.
+    Proxies and certificates come from the environment as requests has them, but are looked up once a client, not at each
+    request.
     """
     session = requests.Session()
     session.trust_env = False
@@ -28,7 +28,6 @@ def open_session() -> requests.Session:
     return session
 
 
-@lru_cache(maxsize=256)
 def proxies_for(base_url: str) -> dict[str, str]:
     """What the environment says of proxies for that host (`HTTPS_PROXY`, `NO_PROXY`, ...), as requests wants it."""
     return dict(requests.utils.get_environ_proxies(base_url))

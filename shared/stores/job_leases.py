@@ -41,9 +41,9 @@ _ONLY_FENCE: Final[Document] = {"$mergeObjects": [{"fence": "$lock.fence"}]}
 # Slots that pass until the next try are counted under this reason; jobs without slots stay without.
 _IS_NOT_STARTED: Final[Document] = {
     "$cond": [
-        {"$eq": [{"$type": "$slot_ledger"}, "object"]},
+        {"$and": [{"$eq": [{"$type": "$slot_ledger"}, "object"]}, {"$eq": ["$status", "active"]}]},
         {"$mergeObjects": ["$slot_ledger", {"reason": SlotClass.NOT_STARTED.value}]},
-        "$$REMOVE",
+        "$slot_ledger",
     ]
 }
 

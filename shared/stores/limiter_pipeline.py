@@ -115,7 +115,7 @@ def _opening_stages(settlements: Sequence[Settlement]) -> list[Document]:
     }
     return [
         {"$set": {"limiter.clock_ms": CLOCK}},
-        {"$set": {"scratch.settled": _settled(unsettled, settlements), "scratch.unsettled": _without(unsettled, settlements)}},
+        {"$set": {"scratch.settled": _settled(settlements), "scratch.unsettled": _without(unsettled, settlements)}},
         {"$set": {"scratch.surplus": surplus}},
         {
             "$set": {
@@ -136,7 +136,7 @@ def _opening_stages(settlements: Sequence[Settlement]) -> list[Document]:
     ]
 
 
-def _settled(unsettled: Document, settlements: Sequence[Settlement]) -> Document:
+def _settled(settlements: Sequence[Settlement]) -> Document:
     """Entries for the logs from what was told. A grant that is not there (any more) is not settled, nor is one twice."""
     # Told twice in one call, the first holds, as it would in two.
     first = {each.reservation_id: each for each in reversed(settlements)}

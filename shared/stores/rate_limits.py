@@ -31,7 +31,7 @@ def initial_limiter() -> Document:
 
 @dataclass(frozen=True, slots=True)
 class _Denial:
-    """Asked with `need` under the connector's `version`: no grant before `until_monotonic` (ours) is possible."""
+    """Asked with `need` under the connector's `version`: asking again before `until_monotonic` (ours) is of no use."""
 
     need: int
     version: str
@@ -70,7 +70,7 @@ class RateLimitStore:
         """Book between `need` and `want` weight at the earliest moment at which `need` fits into every window.
 
         Nothing is granted if that moment is more than `wait_ms_max` away, nor to a job while the connector is paused. One
-        round trip; none if this process has been denied and asking again cannot succeed yet. `version` is that of the
+        round trip; none if this process has been denied and nothing can have changed since. `version` is that of the
         connector as the caller has just read it: a denial is forgotten when somebody has changed the connector.
 
         Raises:
@@ -111,9 +111,7 @@ class RateLimitStore:
             replied_monotonic=replied_monotonic,
         )
         if version is not None and not reservation.granted and not reservation.is_paused:
-            until = asked_monotonic + (reservation.wait_ms - wait_ms_max) / 1000
-            with self._lock:
-                self._notes_of(connector_id).denial = _Denial(need, version, until, reservation)
+            self._remember(connector_id, need, version, reservation, wait_ms_max)
         return reservation
 
     def settle(self, connector_id: str, settlement: Settlement) -> None:
@@ -143,6 +141,13 @@ class RateLimitStore:
     def record_usage(self, connector_id: str, period_ms: int, used: int, charge_ms: int) -> None:
         """The exchange counts `used` in its window of `period_ms`: add what is more than our own count, never lower ours."""
         self._collection.update_one({"_id": connector_id}, usage_pipeline(period_ms, used, charge_ms))
+
+    def _remember(self, connector_id: str, need: int, version: str, denied: Reservation, wait_ms_max: int) -> None:
+        # What others hold unsettled is settled or charged for good when the charge has passed, and may have made room.
+        kept_ms = min(denied.use_by_ms + denied.transit_ms, denied.wait_ms - wait_ms_max)
+        until = denied.asked_monotonic + kept_ms / 1000
+        with self._lock:
+            self._notes_of(connector_id).denial = _Denial(need, version, until, denied)
 
     def _recall(self, connector_id: str, need: int, version: str | None) -> Reservation | None:
         """The denial that still holds, if any."""

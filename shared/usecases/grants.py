@@ -108,7 +108,7 @@ class Grants:
         """The exchange has answered the newest request, so it had arrived by now."""
         if self._reservation is not None:
             self._answered += 1
-            self._arrived_by_ms = self._reservation.latest_ms(time.monotonic())
+            self._arrived_by_ms = self._reservation.settled_ms(time.monotonic())
 
     def close(self) -> None:
         """Nothing more is sent under the reservation at hand."""

@@ -22,6 +22,7 @@ from shared.errors import (
     StorageUnavailable,
 )
 from shared.exchanges.client import ExchangeClient
+from shared.exchanges.headers import DATE_CUT_MS
 from shared.stores.alerts import AlertStore
 from shared.stores.candles import CandleStore, Series
 from shared.stores.connectors import ConnectorStore
@@ -38,8 +39,6 @@ from shared.usecases.run_records import error_document, kept_facts, lost_runs, s
 from shared.usecases.settle_slots import RunSlots
 from shared.usecases.store_pages import Change, PageWriter, StoreTotals
 
-# An exchange clock this far behind the database's is a replay or a wrong clock; less is the second's resolution of its header.
-CLOCK_LAG_MS_MAX: Final = 5_000
 # A paused connector's jobs look again this much later; resuming the connector makes them due at once.
 PAUSED_CONNECTOR_MS: Final = 60_000
 # A job that waits for the limit comes back this share of the longest wait early, to book the moment and be there on time.
@@ -225,6 +224,9 @@ class _Run:
 
     def _store_last(self, pages: list[Page], connector: Connector) -> RunResult:
         """The run's last pages, in the transaction that also ends it."""
+        if self._fetcher is not None:
+            # Nothing more is asked for. Told later, it would find the grant charged whole already.
+            self._fetcher.grants.close()
         change = self._plan_change(pages)
         return self._finish(self._ending_after(pages[-1], connector), change, pages[-1].advance.cursor_ms)
 
@@ -256,7 +258,6 @@ class _Run:
             return Ending(RunOutcome.MORE, now_ms, 0)
         if self._is_done(page.advance.cursor_ms):
             return Ending(RunOutcome.DONE, now_ms, 0, status="done")
-        behind_ms = page.exchange_behind_ms if page.exchange_behind_ms > CLOCK_LAG_MS_MAX else 0
         next_run_ms = plan_next_run_ms(
             self._job.timeframe,
             closed_end_ms=page.advance.closed_end_ms,
@@ -264,7 +265,11 @@ class _Run:
             now_ms=page.now_ms,
             settle_delay_ms=connector.settle_delay_ms,
         )
-        return Ending(RunOutcome.CAUGHT_UP, next_run_ms + behind_ms, 0, asked_end_ms=page.advance.closed_end_ms)
+        if page.exchange_behind_ms:
+            # By the exchange's clock, or the job would be due all the while that this one has not got there. Its header is cut
+            # to seconds, so it is behind by up to one more.
+            next_run_ms += page.exchange_behind_ms + DATE_CUT_MS
+        return Ending(RunOutcome.CAUGHT_UP, next_run_ms, 0, asked_end_ms=page.advance.closed_end_ms)
 
     def _ending_without_page(self, step: object, connector: Connector) -> Ending:
         now_ms = self._clock.now_ms()

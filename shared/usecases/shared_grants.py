@@ -30,7 +30,7 @@ class _Terms:
 
 @dataclass(slots=True)
 class _Ask:
-    """One run's question. Served without answer or error: the grant was used up before its turn, it has to ask again."""
+    """One run's question. One that the grant did not reach stays in line."""
 
     want: int
     is_served: bool = False
@@ -84,16 +84,19 @@ class SharedGrants(RateLimitStore):
     ) -> Reservation:
         """See RateLimitStore. What goes wrong with a question goes wrong for all who asked it."""
         terms = _Terms(connector_id, need, wait_ms_max, use_by_ms, transit_ms, is_for_job, version)
-        # Every round serves at least the first of those who wait, so the rounds are no more than the threads.
-        while True:
-            ask = _Ask(max(need, want))
-            asks = self._stand_in_line(terms, ask)
+        ask = _Ask(max(need, want))
+        with self._changed:
+            line = self._lines.setdefault(terms, _Line())
+            line.asks.append(ask)
+        # Every round serves at least the first in line, and who was not served stays in front.
+        while not ask.is_served:
+            asks = self._take_turn(line, ask)
             if asks:
-                self._ask_for(terms, asks)
-            if ask.error is not None:
-                raise ask.error
-            if ask.answer is not None:
-                return ask.answer
+                self._ask_for(terms, line, asks)
+        if ask.error is not None:
+            raise ask.error
+        assert ask.answer is not None
+        return ask.answer
 
     def settle(self, connector_id: str, settlement: Settlement) -> None:
         """See RateLimitStore: for one share, said once. A share that is never heard of leaves the whole grant charged."""
@@ -109,11 +112,9 @@ class SharedGrants(RateLimitStore):
             del self._shares[settlement.reservation_id]
         super().settle(connector_id, Settlement(settlement.reservation_id, shares.used, shares.arrived_by_ms))
 
-    def _stand_in_line(self, terms: _Terms, ask: _Ask) -> list[_Ask]:
-        """Wait for somebody else to have asked, or for the turn to ask: then for all these, itself among them."""
+    def _take_turn(self, line: _Line, ask: _Ask) -> list[_Ask]:
+        """Wait for somebody else to have asked, or for the turn to ask: then for all in line, itself among them."""
         with self._changed:
-            line = self._lines.setdefault(terms, _Line())
-            line.asks.append(ask)
             self._changed.wait_for(lambda: ask.is_served or not line.is_asking)
             if ask.is_served:
                 return []
@@ -121,7 +122,7 @@ class SharedGrants(RateLimitStore):
             line.asks = []
             return asks
 
-    def _ask_for(self, terms: _Terms, asks: list[_Ask]) -> None:
+    def _ask_for(self, terms: _Terms, line: _Line, asks: list[_Ask]) -> None:
         """One question for all of them; the answer is shared out in the order they came."""
         try:
             reservation = super().reserve(
@@ -145,8 +146,8 @@ class SharedGrants(RateLimitStore):
         finally:
             with self._changed:
                 for ask in asks:
-                    ask.is_served = True
-                line = self._lines[terms]
+                    ask.is_served = ask.answer is not None or ask.error is not None
+                line.asks[:0] = [ask for ask in asks if not ask.is_served]
                 line.is_asking = False
                 if not line.asks:
                     del self._lines[terms]
@@ -154,12 +155,18 @@ class SharedGrants(RateLimitStore):
 
 
 def _share_out(reservation: Reservation, need: int, asks: list[_Ask]) -> int:
-    """Each as much as it wants while there is enough; how many got something. A refusal is everybody's: all need the same."""
-    left = reservation.granted
-    for count, ask in enumerate(asks):
-        share = min(ask.want, left)
-        if reservation.granted and share < need:
-            return count
-        ask.answer = replace(reservation, granted=share)
-        left -= share
-    return len(asks)
+    """What each needs, in the order they came; then what is left, up to what each wants. How many got something.
+
+    A refusal is everybody's: all need the same.
+    """
+    if not reservation.granted:
+        for ask in asks:
+            ask.answer = reservation
+        return 0
+    served = asks[: reservation.granted // need]
+    left = reservation.granted - need * len(served)
+    for ask in served:
+        more = min(ask.want - need, left)
+        ask.answer = replace(reservation, granted=need + more)
+        left -= more
+    return len(served)

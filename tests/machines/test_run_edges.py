@@ -158,3 +158,17 @@ def test_no_piece_of_a_malformed_uri_is_shown(uri: str) -> None:
     assert "s3cr" not in str(caught.value)
     assert "et@" not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+def test_an_exchange_whose_clock_is_behind_is_asked_by_its_own_clock(platform: Platform) -> None:
+    """By ours its candle would be due 2.5 s before it closes there, and the job would run again and again until then."""
+    behind_ms, settle_ms = 2_500, 500
+    with start_simulator(seed=SEED) as simulator:
+        simulator.clock(offset_ms=-behind_ms)
+        simulator.configure("binance", WIDE)
+        connect(platform, simulator, settle_delay_ms=settle_ms)
+        job_id = add_job(platform, start_ms=platform.database.server_now_ms() - 30 * MINUTE_MS, indicators=[])
+        run_until_caught_up(platform, job_id)
+    after_close_ms = to_ms(platform.jobs.get(job_id)["next_run_at"]) % MINUTE_MS
+    # Not before the exchange's own close; its header, cut to seconds, leaves a second open.
+    assert behind_ms + settle_ms - 50 <= after_close_ms <= behind_ms + settle_ms + 1_500

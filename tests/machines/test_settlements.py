@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shared.domain.connectors import Connector
-from shared.domain.rates import Reservation, Settlement
+from shared.domain.rates import SKEW_MS, Reservation, Settlement
 from shared.stores.limiter_pipeline import UNSETTLED_MAX
 from shared.stores.rate_limits import RateLimitStore
 from shared.usecases.grants import Grants, NoRoom, Refused
@@ -117,6 +117,8 @@ def test_the_holder_settles_what_it_used_and_a_request_without_an_answer_stays_c
     assert booked(platform) == 8
     entries = limiter_of(platform)["logs"][0]["entries"]
     assert first.at_ms <= entries[0]["t"] < first.charged_ms
+    # Room for the clock of another member that becomes primary.
+    assert entries[0]["t"] >= first.at_ms + SKEW_MS
     assert entries[-1]["t"] >= second.charged_ms
 
 
@@ -160,3 +162,22 @@ def test_a_remembered_denial_ends_when_waiting_for_its_moment_is_near_enough(
     else:
         raise AssertionError("the denial is remembered for ever")
     assert asked > 10
+
+
+def test_a_denial_does_not_outlast_what_others_give_back(platform: Platform, limits: RateLimitStore) -> None:
+    connector = platform.connectors.get_connector("binance")
+    other = RateLimitStore(platform.database)
+    grant = reserve(other, 10, use_by_ms=200)
+    holder = Grants(limits, connector, 0)
+    with pytest.raises(Refused):
+        holder.acquire(1, 1)
+    other.settle("binance", Settlement(grant.reservation_id, 1, grant.at_ms))
+    assert reserve(other, 1).granted == 1
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            assert holder.acquire(1, 1).granted == 1
+            return
+        except Refused:
+            time.sleep(0.01)
+    raise AssertionError("a minute's denial is remembered although there is room")

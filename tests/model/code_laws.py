@@ -11,7 +11,7 @@ from pymongo.errors import PyMongoError
 
 from shared.deadline import Deadline
 from shared.domain.jobs import run_id_of, to_datetime
-from shared.domain.rates import Reservation, Settlement
+from shared.domain.rates import SKEW_MS, Reservation, Settlement
 from shared.errors import LeaseLost
 from shared.stores.job_leases import Claim, DueJob
 from shared.stores.rate_limits import RateLimitStore
@@ -321,7 +321,7 @@ def what_was_sent_counts_from_its_arrival_or_later(platform: Platform) -> None:
     # Told, and refunded, by a call that itself books nothing.
     store.reserve("binance", need=LIMIT, want=LIMIT, wait_ms_max=0, use_by_ms=USE_BY_MS, transit_ms=TRANSIT_MS)
     assert sum(weight for _, weight in booked_of(platform)) == 1
-    assert booked_from(platform, arrived_ms) == 1
+    assert booked_from(platform, arrived_ms + SKEW_MS) == 1
 
 
 def a_request_without_an_answer_counts_to_its_charged_moment(platform: Platform) -> None:
