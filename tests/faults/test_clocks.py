@@ -44,8 +44,7 @@ LEASE_MS: Final = 60_000
 BOOT_LIMIT_S: Final = 60.0
 SCHEDULER: Final = "scheduler@test.iam.gserviceaccount.com"
 TICK: Final = "tick@test.iam.gserviceaccount.com"
-# A stamp of the database's may be this far from this process's own clock; a wrong one is ten minutes away.
-# A clock that is right, seen after the longest of these tests; the wrong ones are ten minutes off.
+# A stamp of the database's may be this far from our own clock after the longest of these tests; a wrong one is ten minutes off.
 NEAR: Final = timedelta(minutes=5)
 # How long a child has been at work at most when its log is read.
 LOG_AGE_S_MAX: Final = 200.0
