@@ -4,6 +4,7 @@ import collections
 import contextlib
 import http.client
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,6 +20,10 @@ from shared.errors import PlatformError
 
 HOST: Final = "127.0.0.1"
 LEASH: Final = Path(__file__).with_name("leash.py")
+EPHEMERAL_PORTS: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# Below it are the ports that people know by heart.
+PORT_MIN: Final = 20_000
+PORT_TRIES_MAX: Final = 20
 READY_POLL_S: Final = 0.05
 WATCH_POLL_S: Final = 0.25
 # A function that dies at once is not started again in a tight loop.
@@ -40,8 +45,14 @@ class StartFailed(PlatformError):
 
 
 def free_port(preferred: int = 0) -> int:
-    """A loopback port that nobody listens on: the preferred one if it is free, else one that the kernel picks."""
-    for port in (preferred, 0):
+    """A loopback port that nobody listens on: the preferred one if it is free, else one picked at random.
+
+    Between this look and the service's own bind, the kernel gives ports of its ephemeral range to outgoing connections of
+    anybody. So the port is picked below that range (ip(7), `ip_local_port_range`), where only those who ask for it by number are.
+    """
+    end = _ephemeral_start()
+    picked = (random.randrange(PORT_MIN, end) for _ in range(PORT_TRIES_MAX if end > PORT_MIN else 0))
+    for port in (*((preferred,) if preferred else ()), *picked, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -50,6 +61,14 @@ def free_port(preferred: int = 0) -> int:
                 continue
             return int(probe.getsockname()[1])
     raise StartFailed("no free port on 127.0.0.1")
+
+
+def _ephemeral_start() -> int:
+    """The first port that the kernel gives away by itself; 0 where it does not say."""
+    try:
+        return int(EPHEMERAL_PORTS.read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def spawn(

@@ -50,3 +50,13 @@ def platform(mongodb_uri: str, database_name: str) -> Iterator[Platform]:
     made = make_platform(mongodb_uri, database_name, mongodb_pool_size=45)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def shared_platform(mongodb_uri: str, mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Platform]:
+    """One for all tests of a module, which empty it themselves: where scenes are short, and making a database is not."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    made = make_platform(mongodb_uri, name)
+    yield made
+    made.close()
+    mongo_client.drop_database(name)

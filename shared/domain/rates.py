@@ -91,7 +91,8 @@ class Reservation:
     """One answer of the limiter.
 
     `granted` weight may be sent from `reply + at_ms - clock_ms` on and not after `asked + at_ms - clock_ms + use_by_ms`, both
-    on the asker's monotonic clock. With nothing granted, asking again before `at_ms` (server's clock) cannot succeed.
+    on the asker's monotonic clock. With nothing granted, `at_ms` (server's clock) is when there is room by what is booked
+    now; sooner only if others give back.
     """
 
     reservation_id: str

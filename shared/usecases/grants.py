@@ -19,7 +19,7 @@ LATE_GRANTS_MAX: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class NoRoom:
-    """The limiter has no room soon; before `at_ms`, in `wait_ms` from now, asking cannot succeed."""
+    """The limiter has no room soon: by what is booked now not before `at_ms`, in `wait_ms` from now."""
 
     at_ms: int
     wait_ms: int

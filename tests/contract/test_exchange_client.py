@@ -1,60 +1,26 @@
-"""ExchangeClient against a real HTTP server on loopback, and against ccxt, a client that no one here wrote."""
+"""ExchangeClient against a real HTTP server on loopback."""
 
 import contextlib
 import gzip
 import socket
-import threading
 import time
 import tomllib
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import ccxt
 import pytest
-import requests
 
-from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
+from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS
 from shared.errors import ExchangeRejected, ExchangeThrottled, ExchangeUnavailable, InvalidRequest, MalformedPage
 from shared.exchanges import client as client_module
 from shared.exchanges.catalog import load_spec
 from shared.exchanges.client import ExchangeClient, Market
 from shared.exchanges.http_session import USER_AGENT, open_session
-from shared.exchanges.spec import ExchangeSpec, Template, UsageHeader, WaitForm, WaitHeader
+from shared.exchanges.spec import Template, UsageHeader, WaitForm, WaitHeader
+from tests.contract.conftest import Connect
 from tests.contract.loopback_venue import NOW_MS, START_MS, Venue, page_of
-
-
-@pytest.fixture
-def venue() -> Iterator[Venue]:
-    server = Venue()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.stopped.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture
-def session() -> Iterator[requests.Session]:
-    with open_session() as opened:
-        yield opened
-
-
-Connect = Callable[..., ExchangeClient]
-
-
-@pytest.fixture
-def connect(venue: Venue, session: requests.Session) -> Connect:
-    def connect(spec: str | ExchangeSpec = "binance", *, now_ms: int = NOW_MS, **options: Any) -> ExchangeClient:
-        found = load_spec(spec) if isinstance(spec, str) else spec
-        return ExchangeClient(found, session=session, now_ms=lambda: now_ms, base_url=venue.url + "/", **options)
-
-    return connect
 
 
 def minutes(first: int, end: int, step: int = 1) -> list[int]:
@@ -369,46 +335,22 @@ def test_the_user_agent_carries_the_version_of_the_project() -> None:
     assert f"{project['name']}/{project['version']}" == USER_AGENT
 
 
-# ccxt
+def test_the_environments_proxy_is_used_but_not_where_it_says_no(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    venue.says(page_of("binance", minutes(0, 2)))
+    monkeypatch.setenv("HTTP_PROXY", venue.url)
+    monkeypatch.setenv("http_proxy", venue.url)
 
-CCXT = {
-    "binance": ("binance", "BTC/USDT", "BTCUSDT"),
-    "coinbase": ("coinbaseexchange", "BTC/USD", "BTC-USD"),
-    "kraken": ("kraken", "BTC/USD", "XXBTZUSD"),
-}
+    def ask(no_proxy: str) -> None:
+        monkeypatch.setenv("NO_PROXY", no_proxy)
+        monkeypatch.setenv("no_proxy", no_proxy)
+        with open_session() as session:
+            client = ExchangeClient(
+                load_spec("binance"), session=session, now_ms=lambda: NOW_MS, base_url="http://exchange.invalid"
+            )
+            client.fetch_ohlcv("BTC/USDT", "1m", START_MS, START_MS + HOUR_MS)
 
-
-@pytest.mark.parametrize(("timeframe", "limit"), [("1m", 300), ("1h", 50), ("1d", 1)])
-@pytest.mark.parametrize("exchange", sorted(CCXT))
-def test_ccxt_asks_the_same_and_reads_the_same(
-    venue: Venue, connect: Connect, exchange: str, timeframe: str, limit: int
-) -> None:
-    ccxt_id, symbol, market_id = CCXT[exchange]
-    grid = TIMEFRAMES[timeframe]
-    payload = page_of(exchange, [grid.shift(START_MS, index) for index in range(limit + 1)])
-    venue.says(payload)
-    page = connect(exchange).fetch_ohlcv(symbol, timeframe, START_MS, NOW_MS, limit)
-
-    peer = getattr(ccxt, ccxt_id)()
-    base, quote = symbol.split("/")
-    market = {"id": market_id, "symbol": symbol, "base": base, "quote": quote, "spot": True, "type": "spot", "active": True}
-    peer.set_markets([peer.safe_market_structure(market)])
-    sent: list[str] = []
-
-    def answer(url: str, *_: Any) -> Any:
-        sent.append(url)
-        return payload
-
-    peer.fetch = answer
-    theirs = peer.fetch_ohlcv(symbol, timeframe, START_MS, limit)
-
-    columns = (page.candles.open_ms, *(getattr(page.candles, name) for name in ("open", "high", "low", "close", "volume")))
-    ours = [list(row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-    assert ours == theirs[:limit]
-    assert len(ours) == limit
-    parts = urlsplit(sent[0])
-    query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-    assert parts.path == venue.asked[-1][1]
-    # ccxt names the pair by Kraken's key, which is another name of the same pair; it leaves Binance's end open.
-    own = {key: value for key, value in venue.query.items() if key not in ("endTime", "pair")}
-    assert own == {key: value for key, value in query.items() if key != "pair"}
+    ask("")
+    assert len(venue.asked) == 1
+    with pytest.raises(ExchangeUnavailable):
+        ask("exchange.invalid")
+    assert len(venue.asked) == 1

@@ -9,7 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from pymongo import MongoClient
 from local_emulator.processes import HOST, Service, Supervisor, free_port
 from local_emulator.tokens import admin_token
 from main import ENTRY_POINTS
-from tests.factories import make_platform
 from tests.upload import copy_upload
 
 BOOT_LIMIT_S = 60.0
@@ -109,6 +108,8 @@ class Deployment:
 
     urls: Mapping[str, str]
     issuer: Issuer
+    # Before anything else was asked, on a database that nobody had prepared.
+    first_tick: requests.Response | None = None
 
     def call(self, function: str, token: str | None, **headers: str) -> requests.Response:
         if token is not None:
@@ -135,7 +136,7 @@ def deployment(
     upload: Path, tmp_path_factory: pytest.TempPathFactory, mongodb_uri: str, mongo_client: MongoClient[dict[str, Any]]
 ) -> Iterator[Deployment]:
     database = f"test_boot_{uuid.uuid4().hex[:12]}"
-    make_platform(mongodb_uri, database).close()
+    mongo_client[database]["jobs"].insert_one({"_id": "made before there were indexes", "status": "done"})
     issuer = Issuer()
     environment = {
         **clean_environment(),
@@ -160,7 +161,10 @@ def deployment(
     supervisor = Supervisor()
     try:
         supervisor.start(services, BOOT_LIMIT_S)
-        yield Deployment({service.name: service.url for service in services}, issuer)
+        started = Deployment({service.name: service.url for service in services}, issuer)
+        first_tick = started.call("tick", issuer.token("tick"))
+        mongo_client[database]["jobs"].delete_many({})
+        yield replace(started, first_tick=first_tick)
     finally:
         supervisor.stop()
         issuer.server.shutdown()
@@ -205,6 +209,11 @@ def test_user_tokens_that_are_wrong_are_refused(deployment: Deployment, function
         assert response.status_code == 401, f"{name}: {response.text}"
     unknown_role = jwt.encode({**claims, "role": "owner"}, JWT_SECRET, algorithm="HS256")
     assert_refused(deployment.call(function, unknown_role), 403)
+
+
+def test_the_first_tick_makes_the_indexes_it_needs(deployment: Deployment) -> None:
+    assert deployment.first_tick is not None
+    assert deployment.first_tick.status_code == 200, deployment.first_tick.text
 
 
 def test_the_scheduler_may_tick(deployment: Deployment) -> None:

@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,9 @@ import pytest
 from local_emulator.processes import HOST, Service, StartFailed, Supervisor, answers_http, free_port
 from local_emulator.state import StateDirectory
 from shared.errors import ConfigurationError
+from tests.waiting import wait_until
 
 LIMIT_S = 20.0
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:

@@ -13,9 +13,8 @@ import re
 import signal
 import tempfile
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,7 @@ from tests.factories import add_connector, add_job, make_platform, run_until_cau
 from tests.faults.one_run import ENDED, Nursery, Worker
 from tests.faults.wire_proxy import HOST, Call, Fate, HttpProtocol, MongoProtocol, Proxy, Tap
 from tests.replay import assert_series_equals
+from tests.waiting import wait_until
 
 SEED: Final = 23
 # Five quarters: a mean over 20 is a whole number of sixteenths, so all that is carried along is exact.
@@ -336,14 +336,6 @@ def _through(uri: str, port: int) -> str:
     assert matched is not None, "a proxy needs a plain mongodb:// URI"
     options = [option for option in matched[3].split("&") if option and not option.startswith("replicaSet=")]
     return f"{matched[1]}{HOST}:{port}/{matched[2]}?{'&'.join([*options, 'directConnection=true'])}"
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    """Poll, with a limit."""
-    deadline = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.005)
 
 
 def _state_of(pid: int) -> str:

@@ -5,7 +5,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from shared.deadline import Deadline
 from shared.domain.timeframes import MINUTE_MS
 from shared.exchanges.catalog import load_spec
 from tests.factories import add_connector, add_job, claim, make_platform
+from tests.waiting import wait_until
 
 NOW_MS: Final = 1_760_000_042_000
 END_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
@@ -40,13 +41,6 @@ def own_mongod() -> Iterator[RunningMongod]:
     finally:
         mongod.stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.01)
 
 
 def arrived(simulator: SimulatorProcess) -> int:

@@ -1,33 +1,22 @@
 """docs/state_machine.md, "Grant": every move in every state, on a real mongod, and what counts in each."""
 
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
-from pymongo import MongoClient
 
 from shared.domain.rates import GRAINS_PER_WINDOW, Reservation, Settlement
 from shared.domain.timeframes import MINUTE_MS
 from shared.stores.limiter_pipeline import UNSETTLED_MAX
 from shared.stores.rate_limits import RateLimitStore
 from shared.wiring import Platform
-from tests.factories import add_connector, make_platform
+from tests.factories import add_connector
 from tests.machines.state_scene import ABSENT, WIDE, reserve, rows, transitions
 
 GRANT: Final = transitions("Grant: ")
 GRAIN_MS: Final = MINUTE_MS // GRAINS_PER_WINDOW
 GRANTED: Final = 7_000
 SENT: Final = 3_000
-
-
-@pytest.fixture(scope="module")
-def shared_platform(mongodb_uri: str, mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Platform]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    made = make_platform(mongodb_uri, name)
-    yield made
-    made.close()
-    mongo_client.drop_database(name)
 
 
 @pytest.fixture

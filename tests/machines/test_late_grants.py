@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -19,6 +18,7 @@ from shared.domain.timeframes import MINUTE_MS
 from shared.exchanges.catalog import load_spec
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_once
+from tests.waiting import wait_until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 NOW_MS: Final = 1_760_000_042_000
@@ -42,13 +42,6 @@ def simulator(shared_simulator: SimulatorProcess) -> SimulatorProcess:
     shared_simulator.set_faults()
     shared_simulator.configure("binance", MINUTE_WINDOW)
     return shared_simulator
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.01)
 
 
 def arrived(simulator: SimulatorProcess) -> int:

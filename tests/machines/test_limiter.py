@@ -3,7 +3,6 @@
 import random
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from shared.stores.rate_limits import RateLimitStore
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector
+from tests.waiting import wait_until
 
 LIMIT_S: Final = 20.0
 # The limiter's clock may be ahead of the server's, and is then followed: from here on time passes as `ask_at` says.
@@ -58,13 +58,6 @@ def ask_at(platform: Platform, clock_ms: int, need: int = 1, wait_ms_max: int = 
     set_fields(platform, **{"limiter.clock_ms": clock_ms})
     store = RateLimitStore(platform.database)
     return store.reserve("binance", need=need, want=need, wait_ms_max=wait_ms_max, use_by_ms=use_by, transit_ms=0)
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.005)
 
 
 def test_a_batch_is_cut_to_what_is_free_and_the_next_call_is_told_when(platform: Platform) -> None:

@@ -1,8 +1,7 @@
 """One run of a job on a real mongod and a simulated exchange: what it stores, when it ends, and what it may not touch."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final
@@ -33,6 +32,7 @@ from tests.factories import (
     stored_documents,
 )
 from tests.replay import assert_series_equals
+from tests.waiting import wait_until
 
 SEED: Final = 17
 NOW_MS: Final = 1_760_000_042_000
@@ -79,13 +79,6 @@ def update(platform: Platform, job_id: str, **fields: Any) -> None:
 
 def runs_of(platform: Platform, job_id: str) -> list[dict[str, Any]]:
     return platform.runs.list_of_job(job_id, None, 100)
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.01)
 
 
 @contextmanager

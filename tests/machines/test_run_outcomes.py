@@ -2,13 +2,11 @@
 
 import re
 import time
-import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pytest
-from pymongo import MongoClient
 
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from shared.deadline import Deadline
@@ -41,15 +39,6 @@ from tests.machines.state_scene import (
 def simulator() -> Iterator[SimulatorProcess]:
     with start_simulator(freeze_at_ms=NOW_MS, seed=5) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def shared_platform(mongodb_uri: str, mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Platform]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    made = make_platform(mongodb_uri, name)
-    yield made
-    made.close()
-    mongo_client.drop_database(name)
 
 
 @pytest.fixture

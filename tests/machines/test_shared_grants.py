@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -16,18 +16,12 @@ from shared.usecases.grants import Grants, Refused
 from shared.usecases.shared_grants import SharedGrants
 from shared.wiring import Platform
 from tests.factories import add_connector
+from tests.waiting import wait_until
 
 ASKERS = 12
 LIMIT_S = 20.0
 # So long that no grant of a test comes to its charged moment while the test goes on.
 USE_BY_MS = 600_000
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.005)
 
 
 def ask(grants: SharedGrants, connector_id: str = "binance", want: int = 2) -> Reservation:
@@ -89,6 +83,13 @@ def test_those_who_wait_are_answered_by_one_question_and_all_of_it_is_booked(pla
     assert [reservation.granted for reservation in reservations] == [2] * ASKERS
     assert len({reservation.reservation_id for reservation in reservations}) == 2
     assert booked(platform) == 2 * ASKERS
+
+
+def test_what_one_would_like_waits_until_all_have_what_they_need(platform: Platform) -> None:
+    """A backfill's batch stands first in line, behind it runs that need one page each; the limit is enough for the needs."""
+    add_connector(platform, windows=[(2 * ASKERS, 60_000)])
+    reservations = ask_together(platform, SharedGrants(platform.database), (2, 2 * ASKERS, *(2,) * (ASKERS - 2)))
+    assert [reservation.granted for reservation in reservations] == [2] * ASKERS
 
 
 @pytest.mark.parametrize("limit", [2, 3, 10, 11, 2 * ASKERS - 1])

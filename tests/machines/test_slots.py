@@ -6,7 +6,7 @@ Time passes by moving all dates of the job and of its connector into the past, b
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -23,6 +23,7 @@ from shared.usecases.record_changes import Author
 from shared.usecases.run_job import RunResult
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, claim
+from tests.waiting import wait_until
 
 AUTHOR: Final = Author("ann", "operator", "req-1")
 WIDE: Final = [(100_000, 60_000)]
@@ -119,13 +120,6 @@ def assert_all_accounted(platform: Platform, job_id: str) -> None:
     shown = job_view(job, now_ms)["slots"]
     assert sum(flat(shown).values()) + shown["pending"] == count_closes(FRAME, since_ms, now_ms)
     assert "slot_ledger" not in job_view(job, now_ms)
-
-
-def wait_until(holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.01)
 
 
 # --- one thing at a time

@@ -6,13 +6,11 @@ of state and move has to be refused or to change nothing. Grants: test_grant_sta
 
 import re
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 
 import pytest
-from pymongo import MongoClient
 
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from shared.deadline import Deadline
@@ -25,7 +23,7 @@ from shared.usecases.grants import LATE_GRANTS_MAX
 from shared.usecases.manage_jobs import JobChanges, NewJob
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
-from tests.factories import claim, make_platform
+from tests.factories import claim
 from tests.machines.state_scene import (
     ABSENT,
     CLOSED_MS,
@@ -58,15 +56,6 @@ RESERVATION: Final = transitions("Reservation")
 def simulator() -> Iterator[SimulatorProcess]:
     with start_simulator(freeze_at_ms=NOW_MS, seed=5) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def shared_platform(mongodb_uri: str, mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Platform]:
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    made = make_platform(mongodb_uri, name)
-    yield made
-    made.close()
-    mongo_client.drop_database(name)
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Laws of the protocol as short scenes on the real stores and the real mongod. Each wants an active connector `binance`."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from shared.usecases.grants import Grants
 from shared.usecases.shared_grants import SharedGrants
 from shared.wiring import Platform
 from tests.factories import add_job, claim
+from tests.waiting import wait_until
 
 LEASE_MS: Final = 60_000
 USE_BY_MS: Final = 100
@@ -241,13 +241,6 @@ def held_up(platform: Platform) -> Iterator[None]:
         platform.connectors.get_to_edit("binance", session)
         yield
         session.abort_transaction()
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "too slow to judge"
-        time.sleep(0.002)
 
 
 def no_more_is_granted_in_a_period_than_the_limit(platform: Platform) -> None:

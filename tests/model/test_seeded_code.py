@@ -4,12 +4,10 @@ The same rules in the model, and more of them: test_seeded_bugs.py.
 """
 
 import math
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import pytest
-from pymongo import MongoClient
 
 from shared.domain.rates import Reservation
 from shared.stores import job_leases, limiter_pipeline, rate_limits
@@ -20,7 +18,7 @@ from shared.stores.runs import RunStore
 from shared.usecases.grants import Grants
 from shared.usecases.shared_grants import SharedGrants
 from shared.wiring import Platform
-from tests.factories import add_connector, make_platform
+from tests.factories import add_connector
 from tests.model import code_laws as laws
 
 Law = Callable[[Platform], None]
@@ -279,16 +277,6 @@ SEEDED: Final[list[tuple[str, Law, Break]]] = [
     ),
 ]
 LAWS: Final = list(dict.fromkeys(law for _, law, _ in SEEDED))
-
-
-@pytest.fixture(scope="module")
-def shared_platform(mongodb_uri: str, mongo_client: MongoClient[dict[str, Any]]) -> Iterator[Platform]:
-    """One for all laws: their scenes are short, and making a database is not."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    made = make_platform(mongodb_uri, name)
-    yield made
-    made.close()
-    mongo_client.drop_database(name)
 
 
 @pytest.fixture
