@@ -47,8 +47,8 @@ class StartFailed(PlatformError):
 def free_port(preferred: int = 0) -> int:
     """A loopback port that nobody listens on: the preferred one if it is free, else one picked at random.
 
-    Between this look and the service's own bind, the kernel gives ports of its ephemeral range to outgoing connections of
-    anybody. So the port is picked below that range (ip(7), `ip_local_port_range`), where only those who ask for it by number are.
+    Between this look and the service's own bind, the kernel gives ports of its ephemeral range to anybody's outgoing
+    connections. So the port is picked below that range (ip(7), `ip_local_port_range`): only who asks for it by number gets it.
     """
     end = _ephemeral_start()
     picked = (random.randrange(PORT_MIN, end) for _ in range(PORT_TRIES_MAX if end > PORT_MIN else 0))
