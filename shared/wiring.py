@@ -191,7 +191,7 @@ class Platform:
             leases=self.leases,
             calls=WorkerCalls(settings.worker_url, tokens, self.call_session),
             alerts=self.alert_sender,
-            weight_of=lambda exchange: load_spec(exchange).candles_weight,
+            weight_of=lambda exchange: load_spec(exchange).live_weight,
             limits=TickLimits(settings.tick_budget_s, settings.lease_ms, settings.tick_starts_max, settings.tick_calls_max),
             holder=self.holder,
         )

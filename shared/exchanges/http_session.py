@@ -5,7 +5,7 @@ from typing import Final
 
 import requests
 
-from shared.exchanges.gate import GatedAdapter
+from shared.exchanges.gated_http import GatedAdapter
 
 USER_AGENT: Final = "chandler/0.1.0"
 # As many connections as an instance has threads at most; idle ones cost nothing.

@@ -119,6 +119,17 @@ def decode(
     return CandleBatch(opens_ms, *columns)
 
 
+def find_open_flags(rows: Rows, spec: ExchangeSpec) -> NDArray[np.bool_]:
+    """For each row whether it says of itself that it is not final.
+
+    Raises:
+        MalformedPage: a row has no word on it.
+    """
+    assert spec.rows.closed is not None, "for exchanges whose rows say so"
+    key, word = spec.rows.closed
+    return np.array([value != word for value in _column(rows, key, spec)], np.bool_)
+
+
 def decode_markets(payload: object, spec: ExchangeSpec) -> list[Market]:
     """The pairs of a list of symbols, ordered by unified name; rows that name no pair are left out.
 
@@ -143,14 +154,20 @@ def _decode_market(row: Any, spec: ExchangeSpec) -> Market | None:
     form = spec.markets
     if not isinstance(row, dict) or any(row.get(key) != value for key, value in form.only.items()):
         return None
-    base, quote, exchange_symbol = row.get(form.base_key), row.get(form.quote_key), row.get(form.id_key)
+    exchange_symbol = row.get(form.id_key)
+    if not isinstance(exchange_symbol, str) or (form.id_pattern and not re.fullmatch(form.id_pattern, exchange_symbol)):
+        return None
+    base, quote, settle = row.get(form.base_key), row.get(form.quote_key) or form.quote, row.get(form.settle_key)
     if form.pair_pattern:
         match = re.fullmatch(form.pair_pattern, str(row.get(form.pair_key, "")))
         base, quote = (match["base"], match["quote"]) if match else (None, None)
-    if not (isinstance(base, str) and isinstance(quote, str) and isinstance(exchange_symbol, str) and base and quote):
+        settle = match.groupdict().get("settle") if match else None
+    settle = settle or form.settle
+    if not (isinstance(base, str) and isinstance(quote, str) and isinstance(settle, str) and base and quote):
         return None
     is_active = all(row.get(key, value) == value for key, value in form.active.items())
-    return Market(f"{spec.symbol_form.unify(base)}/{spec.symbol_form.unify(quote)}", exchange_symbol, is_active)
+    unified = [spec.symbol_form.unify(currency) for currency in (base, quote, *((settle,) if settle else ()))]
+    return Market("/".join(unified[:2]) + "".join(f":{currency}" for currency in unified[2:]), exchange_symbol, is_active)
 
 
 def _find(value: Any, path: Sequence[PathStep]) -> Any:

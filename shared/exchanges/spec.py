@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final, TypeAlias
+from typing import ClassVar, Final, TypeAlias
 
 from shared.domain.rates import RateWindow
 
@@ -27,18 +27,26 @@ UNIFIED_SYMBOL: Final = re.compile(
 SETTLE_DELAY_MS: Final = 500
 # After this long an interval that still is absent is believed to have had no trades.
 PUBLISH_GRACE_MS: Final = 120_000
+# As many candles a job that follows the market asks for at most: the new one, and the overlap of ten.
+LIVE_ROWS: Final = 11
 
 
 class Paging(StrEnum):
     """What an exchange answers when a range holds more candles than one page.
 
-    FORWARD: the oldest from the start. WINDOW: both bounds are needed and the range may not exceed a page. LAST_N: the newest
-    it has, whatever the start.
+    FORWARD: the oldest from the start. WINDOW: both bounds are needed and the range may not exceed a page. BACKWARD: the
+    newest before an end, however far back they reach. LAST_N: the newest it has, whatever the start.
     """
 
     FORWARD = "forward"
     WINDOW = "window"
+    BACKWARD = "backward"
     LAST_N = "last_n"
+
+    @property
+    def is_by_window(self) -> bool:
+        """Whether one request can cover no more intervals than a page has rows: then all of them are covered by its answer."""
+        return self in (Paging.WINDOW, Paging.BACKWARD)
 
 
 class EmptyIntervals(StrEnum):
@@ -109,15 +117,26 @@ class Shift:
 class SymbolForm:
     """How `BASE/QUOTE` is written. Templates know `{base}`, `{quote}` and `{settle}`.
 
-    `spot_long` is used instead of `spot` when a side has more than three characters; `swap` for `BASE/QUOTE:SETTLE`. A form
+    `spot_long` is used instead of `spot` when a side has more than three characters; `swap` for `BASE/QUOTE:SETTLE`, unless
+    `swap_by_settle` has another for that settlement currency or, under INVERSE, for contracts settled in their base. A form
     that is None is not traded there. `aliases` maps the unified currency to the exchange's own.
     """
+
+    INVERSE: ClassVar[str] = "base"
 
     spot: str | None
     spot_long: str | None = None
     swap: str | None = None
+    swap_by_settle: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     is_lower_case: bool = False
+
+    @property
+    def kinds(self) -> str:
+        """Which unified forms are known here, for messages."""
+        has_swaps = self.swap is not None or bool(self.swap_by_settle)
+        forms = (("BASE/QUOTE", self.spot is not None), ("BASE/QUOTE:SETTLE", has_swaps))
+        return " or ".join(form for form, is_known in forms if is_known)
 
     def write(self, symbol: str) -> str | None:
         """The exchange's name of a unified symbol, None if it does not fit the form or that kind is not traded here."""
@@ -125,13 +144,17 @@ class SymbolForm:
         if match is None:
             return None
         names = {side: self.aliases.get(name, name) for side, name in match.groupdict().items() if name is not None}
-        template = self.swap if "settle" in names else self.spot
+        template = self._swap_form(match) if "settle" in names else self.spot
         if self.spot_long is not None and "settle" not in names and max(len(names["base"]), len(names["quote"])) > 3:
             template = self.spot_long
         if template is None:
             return None
         text = template.format(**names)
         return text.lower() if self.is_lower_case else text
+
+    def _swap_form(self, match: re.Match[str]) -> str | None:
+        settle = self.INVERSE if match["settle"] == match["base"] else match["settle"]
+        return self.swap_by_settle.get(settle, self.swap)
 
     def unify(self, currency: str) -> str:
         """The unified name of the exchange's name of a currency."""
@@ -141,15 +164,24 @@ class SymbolForm:
 
 @dataclass(frozen=True, slots=True)
 class CandlesRequest:
-    """The request for one page. `page_limit` is the most rows one answer holds."""
+    """The request for one page. `page_limit` is the most rows one answer holds; `page_limits` where a timeframe has fewer."""
 
     path: str
     params: Mapping[str, Template]
     page_limit: int
     time_form: TimeForm
+    page_limits: Mapping[str, int] = field(default_factory=dict)
     start_shift: Shift = Shift()
     end_shift: Shift = Shift()
     method: str = "GET"
+
+    def limit_of(self, timeframe: str) -> int:
+        """The most rows of that timeframe that one answer holds."""
+        return self.page_limits.get(timeframe, self.page_limit)
+
+    def sends(self, placeholder: str) -> bool:
+        """Whether `{start}` or `{end}` is told to the exchange."""
+        return f"{{{placeholder}}}" in f"{self.path} {self.params}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +197,8 @@ class RowForm:
     volume: int | str
     time_form: TimeForm
     path: tuple[PathStep, ...] = ()
+    # Where a row says itself that it is final, and the word for it: (index or key, value).
+    closed: tuple[int | str, str] | None = None
     # The newest row is still being written even where the clock says that its interval has ended (Kraken).
     is_newest_row_open: bool = False
     # `null` or "" in the place of the rows means: no rows.
@@ -175,13 +209,15 @@ class RowForm:
 class ErrorRule:
     """What an answer means. All conditions given have to hold; `text` is looked for in code and message, ignoring case.
 
-    `wait_ms` is how long to stay away when throttled and no header says so.
+    `body` is the whole body, where that is all an exchange says. `wait_ms` is how long to stay away when throttled and no
+    header says so.
     """
 
     outcome: Outcome
     statuses: tuple[int, ...] = ()
     codes: tuple[str, ...] = ()
     text: str = ""
+    body: str = ""
     wait_ms: int | None = None
 
 
@@ -220,8 +256,10 @@ class WaitHeader:
 class MarketsRequest:
     """The list of symbols: rows at `path_in_body` are objects, or plain ids (then `id_key` is ignored).
 
-    Base and quote are under `base_key` and `quote_key`, or `pair_pattern` (groups base, quote) finds them in `pair_key`.
-    Rows are left out unless they have `only`; a market is active if each field in `active` has the value.
+    Base, quote and (for contracts) the settlement currency are under `base_key`, `quote_key` and `settle_key`, or
+    `pair_pattern` (groups base, quote and perhaps settle) finds them in `pair_key`; `settle` is that of all contracts of an
+    exchange that has one only. Rows are left out unless they have `only` and an id of `id_pattern`; a market is active if each
+    field in `active` has the value.
     """
 
     path: str
@@ -230,6 +268,10 @@ class MarketsRequest:
     id_key: str = "symbol"
     base_key: str = ""
     quote_key: str = ""
+    settle_key: str = ""
+    settle: str = ""
+    quote: str = ""
+    id_pattern: str = ""
     pair_key: str = ""
     pair_pattern: str = ""
     only: Mapping[str, object] = field(default_factory=dict)
@@ -242,7 +284,8 @@ class ExchangeSpec:
     """One exchange. `windows` are its documented limits, all of which hold at once; weights are in their unit.
 
     `timeframes` maps ccxt's names to the exchange's own. `archive` is asked instead of `candles` for starts more than
-    `archive_after_candles` candles back. `history_candles_max`: nothing older than that many candles can be had.
+    `archive_after_candles` candles back. `history_candles_max`: nothing older than that many candles can be had, for all
+    timeframes or for each. `quirks` are what a user has to know before choosing it, a sentence each.
     """
 
     name: str
@@ -257,7 +300,11 @@ class ExchangeSpec:
     errors: ErrorForm
     markets: MarketsRequest
     ping_path: str
+    ping_method: str = "GET"
+    ping_params: Mapping[str, Template] = field(default_factory=dict)
+    # Of the largest page; `weight_steps` are smaller ones: up to so many rows, so much weight, ascending.
     candles_weight: int = 1
+    weight_steps: tuple[tuple[int, int], ...] = ()
     symbols_weight: int = 1
     ping_weight: int = 1
     usage_headers: tuple[UsageHeader, ...] = ()
@@ -267,11 +314,28 @@ class ExchangeSpec:
     archive: CandlesRequest | None = None
     archive_after_candles: int = 0
     empty_intervals: EmptyIntervals = EmptyIntervals.UNKNOWN
-    history_candles_max: int | None = None
+    history_candles_max: "int | Mapping[str, int] | None" = None
+    # A symbol that does not exist is answered like one without candles: only the list of symbols tells the two apart.
+    is_unknown_symbol_empty: bool = False
     settle_delay_ms: int = SETTLE_DELAY_MS
     publish_grace_ms: int = PUBLISH_GRACE_MS
+    quirks: tuple[str, ...] = ()
 
     @property
     def page_limit(self) -> int:
         """The most candles one request for recent times returns."""
         return self.candles.page_limit
+
+    @property
+    def live_weight(self) -> int:
+        """What a page of a job that follows the market costs."""
+        return self.weight_of(LIVE_ROWS)
+
+    def weight_of(self, rows: int) -> int:
+        """What a request for that many candles costs."""
+        return next((weight for rows_max, weight in self.weight_steps if rows <= rows_max), self.candles_weight)
+
+    def history_of(self, timeframe: str) -> int | None:
+        """How many candles of that timeframe can be had, the newest ones; None: all there ever were."""
+        kept = self.history_candles_max
+        return kept.get(timeframe) if isinstance(kept, Mapping) else kept

@@ -10,7 +10,8 @@ from shared.deadline import ServerClock
 from shared.domain.connectors import Connector
 from shared.errors import ExchangeThrottled, RateLimitReached
 from shared.exchanges.catalog import load_spec
-from shared.exchanges.client import ExchangeClient, Market
+from shared.exchanges.client import ExchangeClient
+from shared.exchanges.rows import Market
 from shared.stores.rate_limits import RateLimitStore
 from shared.usecases.grants import Grants, NoRoom, Refused
 

@@ -11,7 +11,8 @@ from shared.domain.jobs import Job
 from shared.domain.rates import charge_ms
 from shared.domain.windows import Advance, Window, decide_advance, plan_window
 from shared.errors import ExchangeThrottled, PlatformError, Retry
-from shared.exchanges.client import ExchangeClient, FetchedPage
+from shared.exchanges.client import ExchangeClient
+from shared.exchanges.pages import FetchedPage
 from shared.stores.rate_limits import RateLimitStore
 from shared.telemetry import event
 from shared.usecases.grants import ConnectorPaused, Grants, NoRoom, Refusal, Refused
@@ -159,11 +160,12 @@ class PageFetcher:
     def _send(self, window: Window) -> FetchedPage:
         """One request. Its weight is acquired when the connection is up: a handshake may outlast a grant."""
         began = time.monotonic()
+        timeframe = self.job.timeframe
         is_sent = False
 
         def before_send() -> None:
             nonlocal began, is_sent
-            weight = self.client.weight()
+            weight = self.client.weight(timeframe.name, timeframe.count(window.start_ms, window.end_ms))
             self.grants.acquire(weight, weight * self._pages_in_time(window))
             self.totals.wait_ms = self.grants.waited_ms
             began = time.monotonic()
@@ -183,7 +185,7 @@ class PageFetcher:
     def _pages_in_time(self, window: Window) -> int:
         """How many of the pages that are left can be sent before one grant's use-by."""
         rest = self.job.timeframe.count(window.start_ms, window.end_ms)
-        pages_left = -(-rest // self.client.spec.candles.page_limit)
+        pages_left = -(-rest // self.client.spec.candles.limit_of(self.job.timeframe.name))
         return max(1, min(pages_left, int(self.grants.use_by_ms / max(1.0, self._page_ms))))
 
     def _note_usage(self, fetched: FetchedPage) -> None:

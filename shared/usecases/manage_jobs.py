@@ -233,7 +233,7 @@ def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Doc
         supported = ", ".join(spec.timeframes)
         raise InvalidRequest.for_field("timeframe", f"{exchange} has no {new.timeframe!r}; supported are {supported}")
     if not SYMBOL_PATTERN.fullmatch(new.symbol) or spec.symbol_form.write(new.symbol) is None:
-        form = "BASE/QUOTE" if spec.symbol_form.swap is None else "BASE/QUOTE or BASE/QUOTE:SETTLE"
+        form = spec.symbol_form.kinds
         raise InvalidRequest.for_field("symbol", f"{new.symbol!r} is not of the form {form}, in upper case (as in BTC/USDT)")
     kind = decide_kind(new.kind, new.end_ms)
     start_ms = decide_start_ms(
@@ -242,7 +242,7 @@ def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Doc
         start_ms=new.start_ms,
         end_ms=new.end_ms,
         now_ms=now_ms,
-        history_candles_max=spec.history_candles_max,
+        history_candles_max=spec.history_of(new.timeframe),
         exchange=exchange,
     )
     specs = DEFAULT_INDICATORS if new.indicators is None else resolve_indicators(new.indicators)

@@ -14,10 +14,11 @@ import pytest
 
 from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS
 from shared.errors import ExchangeRejected, ExchangeThrottled, ExchangeUnavailable, InvalidRequest, MalformedPage
-from shared.exchanges import client as client_module
+from shared.exchanges import transport as transport_module
 from shared.exchanges.catalog import load_spec
-from shared.exchanges.client import ExchangeClient, Market
+from shared.exchanges.client import ExchangeClient
 from shared.exchanges.http_session import USER_AGENT, open_session
+from shared.exchanges.rows import Market
 from shared.exchanges.spec import Template, UsageHeader, WaitForm, WaitHeader
 from tests.contract.conftest import Connect
 from tests.contract.loopback_venue import NOW_MS, START_MS, Venue, page_of
@@ -257,7 +258,7 @@ def test_a_peer_that_drips_bytes_does_not_hold_us(venue: Venue, connect: Connect
 def test_a_body_that_is_too_large_is_not_read_to_its_end(
     venue: Venue, connect: Connect, headers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "BODY_BYTES_MAX", 100_000)
+    monkeypatch.setattr(transport_module, "BODY_BYTES_MAX", 100_000)
     body = b"[" + b" " * 3_000_000 + b"]"
     venue.says(gzip.compress(body) if headers else body, headers=headers)
     with pytest.raises(MalformedPage, match="larger than 100000 bytes"):
@@ -321,7 +322,7 @@ def test_ping_symbols_limits_and_usage(venue: Venue, connect: Connect) -> None:
     page = exchange.fetch_ohlcv("BTC/USDT", "1m", START_MS, START_MS + HOUR_MS)
     assert page.usage == ((60_000, 1234),)
     info = exchange.rate_limit_info()
-    assert (info.candles_weight, info.symbols_weight, info.ping_weight, exchange.weight()) == (2, 20, 1, 2)
+    assert (info.candles_weight, info.symbols_weight, info.ping_weight, exchange.weight("1m", 9)) == (2, 20, 1, 2)
     assert [(window.limit, window.period_ms) for window in info.windows] == [(6_000, 60_000)]
     assert info.usage_headers == ("X-MBX-USED-WEIGHT-1M",)
     remaining = UsageHeader("X-Remain", 10_000, remaining_of=200, pattern=r"sec=(\d+)")

@@ -1,0 +1,124 @@
+"""What one answer for candles is worth: which candles, up to where everything is known, where history begins. Pure."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from shared.domain.candles import CandleBatch
+from shared.domain.timeframes import IntArray, Timeframe
+from shared.errors import MalformedPage
+from shared.exchanges.headers import read_clock_ms, read_usage
+from shared.exchanges.rows import decode, decode_open_times, find_open_flags, find_rows
+from shared.exchanges.spec import CandlesRequest, EmptyIntervals, ExchangeSpec, Paging
+from shared.exchanges.transport import Answer
+
+# Bounds that are snapped or taken otherwise than documented move a page by this many rows at most.
+SNAP_ROWS: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class FetchedPage:
+    """The answer to one request for candles.
+
+    `candles` are closed and lie in [start_ms, end_ms) as asked. Everything that the exchange has in [start_ms,
+    covered_end_ms) is among them; `covered_end_ms` is never beyond what has closed, nor before start_ms (then: nothing is
+    covered). `exchange_now_ms` is an upper bound of the exchange's clock, None if it did not tell. `usage` are (period_ms,
+    used weight) pairs. `history_start_ms`: the exchange has nothing older, and that is later than start_ms. `rows_count` are
+    the rows received, before any was dropped.
+    """
+
+    candles: CandleBatch
+    covered_end_ms: int
+    exchange_now_ms: int | None
+    usage: tuple[tuple[int, int], ...]
+    history_start_ms: int | None
+    rows_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class AskedRange:
+    """What was asked for: intervals that open in [start_ms, end_ms), of which [first_ms, end_ms) in the request.
+
+    `first_ms` is on the grid, and later than start_ms where the exchange's history cannot reach that far.
+    """
+
+    grid: Timeframe
+    start_ms: int
+    first_ms: int
+    end_ms: int
+    is_cut_by_history: bool = False
+
+
+def empty_page(start_ms: int, covered_end_ms: int, history_start_ms: int | None = None) -> FetchedPage:
+    """A page for which nothing had to be sent."""
+    return FetchedPage(CandleBatch.empty(), max(start_ms, covered_end_ms), None, (), history_start_ms, 0)
+
+
+def read_page(answer: Answer, spec: ExchangeSpec, request: CandlesRequest, asked: AskedRange) -> FetchedPage:
+    """The candles of an answer and how far they cover the range.
+
+    Raises:
+        MalformedPage: the answer is not what was asked for.
+    """
+    grid = asked.grid
+    rows = find_rows(answer.payload, spec)
+    opens_ms = decode_open_times(rows, spec, grid)
+    exchange_now_ms = read_clock_ms(answer.headers)
+    # The range ends before what has not closed by the database's clock; here the exchange's own clock has its say.
+    end_ms = asked.end_ms if exchange_now_ms is None else min(asked.end_ms, grid.closed_end(exchange_now_ms))
+    if spec.rows.is_newest_row_open and len(opens_ms):
+        # The clock may be past the end of an interval whose candle the exchange still is writing.
+        end_ms = min(end_ms, int(opens_ms.max()))
+    if spec.rows.closed is not None and len(opens_ms):
+        is_open = find_open_flags(rows, spec)
+        if is_open.any():
+            end_ms = min(end_ms, int(opens_ms[is_open].min()))
+    candles = decode(rows, spec, grid, asked.start_ms, end_ms, opens_ms=opens_ms)
+    if not len(candles) and len(opens_ms):
+        _check_bounds(opens_ms, spec, request, asked)
+    covered_end_ms = end_ms
+    if not spec.paging.is_by_window and len(candles):
+        covered_end_ms = min(end_ms, grid.close(int(candles.open_ms[-1])))
+    return FetchedPage(
+        candles=candles,
+        covered_end_ms=max(asked.start_ms, covered_end_ms),
+        exchange_now_ms=exchange_now_ms,
+        usage=read_usage(answer.headers, spec),
+        history_start_ms=_history_start_ms(opens_ms, spec, request, asked),
+        rows_count=len(rows),
+    )
+
+
+def _check_bounds(opens_ms: IntArray, spec: ExchangeSpec, request: CandlesRequest, asked: AskedRange) -> None:
+    """No row lies in the range. One next to it is a bound taken otherwise; rows elsewhere answer another question (a cache).
+
+    Raises:
+        MalformedPage: that.
+    """
+    grid = asked.grid
+    slack = request.limit_of(grid.name) if spec.paging is Paging.WINDOW else SNAP_ROWS
+    # Who is told an end only gives what is before it, however far back: a quiet market has nothing nearer.
+    is_before = request.sends("start") and int(opens_ms.max()) < grid.shift(asked.first_ms, -slack)
+    is_behind = request.sends("end") and int(opens_ms.min()) >= grid.close(grid.ceil(asked.end_ms))
+    if is_before or is_behind:
+        raise MalformedPage(
+            f"{spec.name}: all {len(opens_ms)} rows lie outside of the range asked for ({asked.start_ms} to {asked.end_ms}), "
+            f"at {opens_ms.min()} to {opens_ms.max()}: the bounds were not honoured",
+            exchange=spec.name,
+        )
+
+
+def _history_start_ms(opens_ms: IntArray, spec: ExchangeSpec, request: CandlesRequest, asked: AskedRange) -> int | None:
+    """Where the exchange's history begins, if that is behind the start asked for, and the clock or the rows show it.
+
+    Rows do where they are all there is: a full history, one without holes, or an exchange that is told no bound at all.
+    """
+    kept = spec.history_of(asked.grid.name)
+    oldest_ms = int(opens_ms.min()) if len(opens_ms) else None
+    if asked.is_cut_by_history:
+        return asked.first_ms
+    if oldest_ms is None or oldest_ms <= asked.first_ms:
+        return None
+    if spec.paging is Paging.LAST_N and not request.sends("start"):
+        return oldest_ms
+    is_whole = kept is not None and (len(opens_ms) >= kept or spec.empty_intervals is EmptyIntervals.FILLED)
+    return oldest_ms if is_whole else None
