@@ -60,7 +60,8 @@ class Exchange:
     async def answer(self, incoming: IncomingRequest) -> Response:
         """Count, judge, and answer. Nothing may wait before the counting."""
         route, params = self._route(incoming)
-        verdict = self.arrivals.arrive(incoming.arrived_ns, route.weight)
+        weight = route.query_weight(incoming.query) if route.query_weight else route.weight
+        verdict = self.arrivals.arrive(incoming.arrived_ns, weight)
         now_ms = self.clock.now_ms()
         fault: Fault | None = None
         if verdict.status != "accepted":
@@ -77,7 +78,7 @@ class Exchange:
 
     def _route(self, incoming: IncomingRequest) -> tuple[Route, dict[str, str]]:
         for route in self.wire.routes:
-            params = route.match(incoming.method, incoming.path)
+            params = route.match(incoming.method, incoming.path, incoming.body)
             if params is not None:
                 return route, params
         return Route(incoming.path, answer=lambda _request: self.wire.error(404)), {}

@@ -43,7 +43,12 @@ class Market:
     @property
     def quote(self) -> str:
         """Unified code of what prices are in."""
-        return self.symbol.split("/")[1]
+        return self.symbol.split("/")[1].split(":")[0]
+
+    @property
+    def settle(self) -> str:
+        """Unified code of what a contract is settled in; "" for spot."""
+        return self.symbol.partition(":")[2]
 
     def is_trading(self, now_ms: int) -> bool:
         """Whether it trades at that moment."""
@@ -77,3 +82,8 @@ def markets_quoted_in(*quotes: str) -> tuple[Market, ...]:
     return (
         tuple(replace(market, symbol=f"{market.base}/{quote}") for quote in quotes for market in DOLLAR_MARKETS) + CROSS_MARKETS
     )
+
+
+def perpetuals(quote: str, settle: str) -> tuple[Market, ...]:
+    """The same dollar markets as perpetual contracts; `settle` "" is the base of each."""
+    return tuple(replace(market, symbol=f"{market.base}/{quote}:{settle or market.base}") for market in DOLLAR_MARKETS)

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -71,19 +71,22 @@ class Span:
 class Route:
     """One path. Either `answer` gives the whole answer, or `span` reads a candle request and `page` writes its rows.
 
-    `{name}` in the path stands for one segment.
+    `{name}` in the path stands for one segment. `body_type` is the `type` that a JSON body must have, where one path serves
+    several questions. `query_weight` weighs a request by its query, instead of `weight`.
     """
 
     path: str
     weight: int = 1
     method: str = "GET"
+    body_type: str = ""
     answer: Callable[[WireRequest], Reply] | None = None
     span: Callable[[WireRequest], Span] | None = None
     page: Callable[[WireRequest, Span, Rows], Reply] | None = None
+    query_weight: Callable[[Mapping[str, str]], int] | None = None
 
-    def match(self, method: str, path: str) -> dict[str, str] | None:
+    def match(self, method: str, path: str, body: bytes = b"") -> dict[str, str] | None:
         """The path's parameters, or None if this is another path."""
-        if method != self.method:
+        if method != self.method or (self.body_type and json_object(body).get("type") != self.body_type):
             return None
         found = re.fullmatch(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(self.path)), path)
         return found.groupdict() if found else None
@@ -104,6 +107,15 @@ class Wire:
     usage_headers: Callable[[Window], dict[str, str]] = lambda _window: {}
 
 
+def json_object(body: bytes) -> dict[str, Any]:
+    """A request's JSON body; what is no object counts as an empty one."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 PERIOD_UNITS: Final = ((86_400_000, "D", "DAY"), (3_600_000, "H", "HOUR"), (60_000, "M", "MINUTE"), (1_000, "S", "SECOND"))
 
 
@@ -121,3 +133,53 @@ def texts(values: FloatArray, decimals: int | None, zeros: int = 0) -> list[str]
     if decimals is not None:
         return (f"%.{decimals}f{'' if decimals else '.' * (zeros > 0)}{'0' * zeros} " * len(numbers) % tuple(numbers)).split()
     return [repr(number) if 1e-4 <= abs(number) < 1e16 else np.format_float_positional(number, trim="0") for number in numbers]
+
+
+@dataclass(frozen=True, slots=True)
+class RowTexts:
+    """The five values of each row as strings, the way most exchanges write numbers."""
+
+    open: list[str]
+    high: list[str]
+    low: list[str]
+    close: list[str]
+    volume: list[str]
+
+
+def row_texts(rows: Rows, market: Market) -> RowTexts:
+    """With the market's decimals, or the shortest text of the same double where a row does not come from the market's ticks."""
+    price, volume = (market.price_decimals, market.volume_decimals) if rows.has_ticks else (None, None)
+    opens, highs, lows, closes = (texts(getattr(rows, name), price) for name in ("open", "high", "low", "close"))
+    return RowTexts(opens, highs, lows, closes, texts(rows.volume, volume))
+
+
+def turnover(rows: Rows) -> FloatArray:
+    """A made-up volume in the quote currency: the volume at a price inside the candle."""
+    return rows.volume * (rows.open + rows.high + rows.low + rows.close) / 4
+
+
+def trade_counts(rows: Rows) -> list[int]:
+    """A made-up number of trades: 0 where there was no volume."""
+    traded = rows.volume > 0
+    return [int(count) for count in (traded + (rows.volume * 1e4) % 977 * traded).tolist()]
+
+
+def find_market(request: WireRequest, own_name: Callable[[Market], str], name: str) -> Market | None:
+    """The listed market that the exchange calls by that name."""
+    listed = (market for market in request.markets.values() if market.listed_ms <= request.now_ms)
+    return next((market for market in listed if own_name(market) == name), None)
+
+
+def listed_markets(request: WireRequest) -> list[Market]:
+    """All that have ever been traded here; what was delisted too."""
+    return [market for market in request.markets.values() if market.listed_ms <= request.now_ms]
+
+
+def whole_number(query: Mapping[str, Any], name: str, refuse: Callable[[str], Refused]) -> int | None:
+    """A parameter as a number, None if it was not sent; `refuse` makes the exchange's answer to one that is none."""
+    value = query.get(name)
+    if value is None or value == "":
+        return None
+    if not re.fullmatch(r"-?\d{1,20}", str(value)):
+        raise refuse(name)
+    return int(value)

@@ -6,5 +6,6 @@ from local_emulator.simulator.wire import Wire
 from local_emulator.simulator.wire_binance import BINANCE
 from local_emulator.simulator.wire_coinbase import COINBASE
 from local_emulator.simulator.wire_kraken import KRAKEN
+from local_emulator.simulator.wire_okx import OKX
 
-WIRES: Final[dict[str, Wire]] = {wire.name: wire for wire in (BINANCE, COINBASE, KRAKEN)}
+WIRES: Final[dict[str, Wire]] = {wire.name: wire for wire in (BINANCE, COINBASE, KRAKEN, OKX)}

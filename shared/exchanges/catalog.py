@@ -13,6 +13,7 @@ EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
         "binance": "shared.exchanges.binance",
         "coinbase": "shared.exchanges.coinbase",
         "kraken": "shared.exchanges.kraken",
+        "okx": "shared.exchanges.okx",
     }
 )
 

@@ -1,0 +1,93 @@
+"""What the one contract suite has to know of each exchange: a row each. Everything else is read from the spec."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.errors import ExchangeError, ExchangeRejected, ExchangeThrottled, ExchangeUnavailable
+
+Unavailable, Throttled, Rejected = ExchangeUnavailable, ExchangeThrottled, ExchangeRejected
+
+
+@dataclass(frozen=True)
+class Case:
+    """One exchange.
+
+    `ccxt_id` and `ccxt_options` are the class and options that make ccxt read the same kind of market. `symbol` is traded
+    all the time, `quiet` has intervals without trades, `unknown` does not exist. `errors` are answers as the exchange gives
+    them, (status, JSON or text), and what they mean. `ccxt_timeframes_off` are those that ccxt reads otherwise, with the
+    reason.
+    """
+
+    exchange: str
+    ccxt_id: str
+    errors: tuple[tuple[int, Any, type[ExchangeError]], ...]
+    symbol: str = "BTC/USDT"
+    quiet: str = "ZEC/USDT"
+    unknown: str = "NOPE/USDT"
+    ccxt_options: Mapping[str, Any] = field(default_factory=dict)
+    ccxt_has: Mapping[str, bool] = field(default_factory=dict)
+    ccxt_timeframes_off: Mapping[str, str] = field(default_factory=dict)
+
+
+CASES = {
+    case.exchange: case
+    for case in (
+        Case(
+            "binance",
+            "binance",
+            ccxt_options={"fetchMarkets": ["spot"]},
+            errors=(
+                (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
+                (400, {"code": -1120, "msg": "Invalid interval."}, Rejected),
+                (429, {"code": -1003, "msg": "Too much request weight used."}, Throttled),
+                (418, {"code": -1003, "msg": "Way too much request weight used; IP banned."}, Throttled),
+                (403, "<html>Forbidden</html>", Throttled),
+                (451, {"code": 0, "msg": "Service unavailable from a restricted location"}, Rejected),
+                (500, {"code": -1000, "msg": "An unknown error occurred while processing the request."}, Unavailable),
+                (503, {"code": -1008, "msg": "Server is currently overloaded."}, Unavailable),
+                (400, {"code": -1007, "msg": "Timeout waiting for response from backend server."}, Unavailable),
+            ),
+        ),
+        Case(
+            "coinbase",
+            "coinbaseexchange",
+            errors=(
+                (404, {"message": "NotFound"}, Rejected),
+                (400, {"message": "Unsupported granularity"}, Rejected),
+                (429, {"message": "Public rate limit exceeded"}, Throttled),
+                (500, {"message": "Internal server error"}, Unavailable),
+                (503, "<html>busy</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "kraken",
+            "kraken",
+            errors=(
+                (200, {"error": ["EQuery:Unknown asset pair"]}, Rejected),
+                (200, {"error": ["EGeneral:Invalid arguments"]}, Rejected),
+                (200, {"error": ["EGeneral:Too many requests"]}, Throttled),
+                (200, {"error": ["EAPI:Rate limit exceeded"]}, Throttled),
+                (200, {"error": ["EGeneral:Temporary lockout"]}, Throttled),
+                (200, {"error": ["EService:Unavailable"]}, Unavailable),
+                (200, {"error": ["EService:Busy"]}, Unavailable),
+                (520, "<html>origin error</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "okx",
+            "okx",
+            ccxt_options={"fetchMarkets": {"types": ["spot"]}},
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (200, {"code": "51001", "msg": "Instrument ID doesn't exist.", "data": []}, Rejected),
+                (200, {"code": "51000", "msg": "Parameter bar error", "data": []}, Rejected),
+                (200, {"code": "50011", "msg": "Too Many Requests", "data": []}, Throttled),
+                (429, {"code": "50011", "msg": "Too Many Requests", "data": []}, Throttled),
+                (200, {"code": "50001", "msg": "Service temporarily unavailable", "data": []}, Unavailable),
+                (200, {"code": "50026", "msg": "System error", "data": []}, Unavailable),
+                (503, {"code": "50013", "msg": "Systems are busy.", "data": []}, Unavailable),
+            ),
+        ),
+    )
+}
