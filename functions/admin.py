@@ -50,10 +50,15 @@ def _alerts(call: Call) -> Response:
     return respond({"items": [document_view(alert) for alert in call.platform.alerts.list_(query.state, query.limit)]})
 
 
+def _resolve_alert(call: Call) -> Response:
+    return respond(document_view(call.platform.alert_resolver.resolve(call.target_id, call.author)))
+
+
 ROUTES: Final = (
     Route("GET", "/v1/health", Role.VIEWER, _health),
     Route("GET", "/v1/audit", Role.VIEWER, _audit),
     Route("GET", "/v1/alerts", Role.VIEWER, _alerts),
+    Route("POST", "/v1/alerts/{id}/resolve", Role.OPERATOR, _resolve_alert),
     *admin_connectors.ROUTES,
     *admin_jobs.ROUTES,
 )

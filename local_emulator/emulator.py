@@ -62,7 +62,10 @@ class Emulator:
         self.options = options
         self.state = options.state
         self.started_s = time.time()
-        self.database = os.environ.get("CHANDLER_DATABASE") or "chandler"
+        # In a MongoDB that is somebody's already, never the database that a deployment has by default: its connectors would be
+        # pointed at the simulator, and generated candles stored among real ones.
+        is_external = bool(os.environ.get("MONGODB_URI"))
+        self.database = os.environ.get("CHANDLER_DATABASE") or ("chandler_emulator" if is_external else "chandler")
         if options.is_temporary:
             self.database = f"chandler_{uuid.uuid4().hex[:10]}"
         self._stack = contextlib.ExitStack()

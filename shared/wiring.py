@@ -39,6 +39,7 @@ from shared.usecases.manage_connectors import ConnectorManager
 from shared.usecases.manage_jobs import JobManager
 from shared.usecases.raise_alerts import AlertSender
 from shared.usecases.read_candles import CandleReader
+from shared.usecases.resolve_alert import AlertResolver
 from shared.usecases.resolve_specs import SpecLists
 from shared.usecases.run_job import JobRunner, RunLimits
 from shared.usecases.shared_grants import SharedGrants
@@ -205,6 +206,11 @@ class Platform:
     def exchange_desk(self) -> ExchangeDesk:
         """What the admin function asks of exchanges; keeps symbol lists for a while."""
         return ExchangeDesk(self.limits, self.open_exchange)
+
+    @cached_property
+    def alert_resolver(self) -> AlertResolver:
+        """The use case of who has seen to an alert."""
+        return AlertResolver(self.database, self.alerts, self.audit_log)
 
     @cached_property
     def connector_manager(self) -> ConnectorManager:

@@ -22,6 +22,8 @@ TRANSIT_MS_MIN: Final = 150
 # A settled grant counts this much longer than its arrival: the clocks of a replica set's members differ, and after a failover
 # another one says when an entry leaves.
 SKEW_MS: Final = 100
+# Of every limit this much is never booked by repairs and backfills, so that a minute's close finds room beside them.
+KEPT_FOR_LIVE_PERCENT: Final = 2
 # Entries of one window's log that fall into the same grain are merged, which bounds the document's size.
 GRAINS_PER_WINDOW: Final = 120
 

@@ -1,12 +1,17 @@
-"""Connections that ask once more before the first byte of a request leaves: when they are up, not before.
+"""Connections that ask once more before the first byte of a request leaves, and that bound the time of the whole answer.
 
 Looking up the host and the TCP and TLS handshakes can take longer than a grant of weight may be used. So a reservation is made
-when the connection is there and nothing but the sending is left.
+when the connection is there and nothing but the sending is left. And a peer that sends a byte now and then keeps every single
+read below its time-out; so each read only gets what is left of the answer's time, in its headers too.
 """
 
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from http.client import HTTPResponse
+from io import BufferedReader
 from typing import Any, Final
 
 from requests.adapters import HTTPAdapter
@@ -15,25 +20,64 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 # A request is sent by the thread that asked for it, so what this holds is its own.
 _before_send: ContextVar[Callable[[], None] | None] = ContextVar("before_send", default=None)
+_answer_s: ContextVar[float | None] = ContextVar("answer_s", default=None)
 
 
 @contextmanager
-def gate(before_send: Callable[[], None] | None) -> Iterator[None]:
-    """Requests inside the block call `before_send` when their connection is up; what it raises comes out of the request."""
-    token = _before_send.set(before_send)
+def gate(before_send: Callable[[], None] | None, answer_s: float) -> Iterator[None]:
+    """Requests inside the block call `before_send` when their connection is up; what it raises comes out of the request.
+
+    An answer that is not complete `answer_s` seconds after its request was sent ends in a time-out.
+    """
+    asked, bounded = _before_send.set(before_send), _answer_s.set(answer_s)
     try:
         yield
     finally:
-        _before_send.reset(token)
+        _before_send.reset(asked)
+        _answer_s.reset(bounded)
+
+
+class _TimedSocket(socket.SocketIO):
+    """The reading end of a socket, for one answer."""
+
+    def __init__(self, sock: socket.socket, until: float) -> None:
+        super().__init__(sock, "rb")
+        self._answer_of = sock
+        self._until = until
+        self._read_s = sock.gettimeout()
+
+    def readinto(self, buffer: Any) -> int | None:
+        left_s = self._until - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the answer was not complete in time")
+        self._answer_of.settimeout(left_s if self._read_s is None else min(left_s, self._read_s))
+        return super().readinto(buffer)
+
+
+class _TimedResponse(HTTPResponse):
+    """http.client's response, read through a _TimedSocket."""
+
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        answer_s = _answer_s.get()
+        if answer_s is not None:
+            # What `sock.makefile` made is closed, and with it counted down; ours is counted up as `makefile` would do it.
+            sock._io_refs += 1  # type: ignore[attr-defined]
+            self.fp.close()
+            self.fp = BufferedReader(_TimedSocket(sock, time.monotonic() + answer_s))
 
 
 class _GatedHTTPConnection(HTTPConnection):
+    response_class = _TimedResponse
+
     def endheaders(self, *args: Any, **options: Any) -> None:
         _open_and_ask(self)
         super().endheaders(*args, **options)
 
 
 class _GatedHTTPSConnection(HTTPSConnection):
+    response_class = _TimedResponse
+
     def endheaders(self, *args: Any, **options: Any) -> None:
         _open_and_ask(self)
         super().endheaders(*args, **options)

@@ -75,8 +75,11 @@ def read_page(answer: Answer, spec: ExchangeSpec, request: CandlesRequest, asked
     candles = decode(rows, spec, grid, asked.start_ms, end_ms, opens_ms=opens_ms)
     if not len(candles) and len(opens_ms):
         _check_bounds(opens_ms, spec, request, asked)
+    is_filled = spec.empty_intervals is EmptyIntervals.FILLED
+    if is_filled and len(candles):
+        _check_whole(candles, spec, grid)
     covered_end_ms = end_ms
-    if not spec.paging.is_by_window and len(candles):
+    if (is_filled or not spec.paging.is_by_window) and len(candles):
         covered_end_ms = min(end_ms, grid.close(int(candles.open_ms[-1])))
     return FetchedPage(
         candles=candles,
@@ -86,6 +89,21 @@ def read_page(answer: Answer, spec: ExchangeSpec, request: CandlesRequest, asked
         history_start_ms=_history_start_ms(opens_ms, spec, request, asked),
         rows_count=len(rows),
     )
+
+
+def _check_whole(candles: CandleBatch, spec: ExchangeSpec, grid: Timeframe) -> None:
+    """An exchange that gives intervals without trades too leaves out none: where one is missing, the answer is damaged.
+
+    Raises:
+        MalformedPage: that.
+    """
+    first_ms, last_ms = int(candles.open_ms[0]), int(candles.open_ms[-1])
+    missing = grid.count(first_ms, last_ms) + 1 - len(candles)
+    if missing:
+        raise MalformedPage(
+            f"{spec.name}: {missing} of the candles from {first_ms} to {last_ms} are missing, though it leaves out none",
+            exchange=spec.name,
+        )
 
 
 def _check_bounds(opens_ms: IntArray, spec: ExchangeSpec, request: CandlesRequest, asked: AskedRange) -> None:

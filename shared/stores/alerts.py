@@ -3,9 +3,11 @@
 from datetime import UTC, datetime
 from typing import Final
 
+from bson import ObjectId
 from pymongo import ASCENDING, DESCENDING, ReturnDocument
 from pymongo.client_session import ClientSession
 
+from shared.errors import NotFound
 from shared.stores.database import Database, Document
 
 COLLECTION: Final = "alerts"
@@ -43,6 +45,26 @@ class AlertStore:
             {"$set": {"state": "resolved"}, "$currentDate": {"resolved_at": True}},
             session=session,
         )
+
+    def resolve_by_id(self, alert_id: ObjectId, session: ClientSession) -> tuple[Document, Document]:
+        """Close one alert; returns it before and after. One that is closed already stays as it is.
+
+        Raises:
+            NotFound: no such alert.
+        """
+        before = self._collection.find_one({"_id": alert_id}, session=session)
+        if before is None:
+            raise NotFound(f"alert {alert_id} does not exist")
+        if before["state"] != "open":
+            return before, before
+        after = self._collection.find_one_and_update(
+            {"_id": alert_id},
+            {"$set": {"state": "resolved"}, "$currentDate": {"resolved_at": True}},
+            return_document=ReturnDocument.AFTER,
+            session=session,
+        )
+        assert after is not None, "alerts are not deleted"
+        return before, after
 
     def take_unsent(self, retry_ms: int, tries_max: int) -> Document | None:
         """One alert that nobody has sent yet, marked as being sent: for `retry_ms` nobody else takes it."""

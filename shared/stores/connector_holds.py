@@ -3,9 +3,12 @@
 Two transactions that write different documents do not meet, so that counting a connector's jobs would not keep one from being
 made meanwhile. Who makes a job writes one stripe, who deletes the connector writes all. Stripes, because jobs are made many
 at a time; and not the connector's own document, because the limiter writes that hundreds of times a second.
+
+Also: until when a deleted connector's limit is used up or its exchange has blocked us, for one made again under its id.
 """
 
 import random
+from datetime import datetime
 from typing import Final
 
 from pymongo import ASCENDING, UpdateOne
@@ -32,6 +35,18 @@ class ConnectorHolds:
         """The connector stays until the transaction ends."""
         stripe = random.randrange(STRIPES)
         self._collection.update_one({"_id": f"{connector_id}:{stripe}"}, {"$inc": {"count": 1}}, upsert=True, session=session)
+
+    def leave(self, connector_id: str, held_until: datetime, session: ClientSession) -> None:
+        """The connector is deleted; what it has sent counts at its exchange until then."""
+        self._collection.update_one(
+            {"_id": f"{connector_id}:deleted"}, {"$set": {"held_until": held_until}}, upsert=True, session=session
+        )
+
+    def find_left(self, connector_id: str, session: ClientSession) -> datetime | None:
+        """Until when a deleted connector of that id holds the one that is made now; None: there was none."""
+        document = self._collection.find_one({"_id": f"{connector_id}:deleted"}, session=session)
+        held_until: datetime | None = document["held_until"] if document else None
+        return held_until
 
     def exclude(self, connector_id: str, session: ClientSession) -> None:
         """No job of the connector is made until the transaction ends."""

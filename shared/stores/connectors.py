@@ -1,5 +1,6 @@
 """`connectors`: one document per public exchange as configured here; the limiter keeps its state in the same document."""
 
+from datetime import datetime
 from typing import Any, Final
 
 from pymongo import ASCENDING, ReturnDocument
@@ -7,6 +8,7 @@ from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
 from shared.domain.connectors import Connector, booked_windows, windows_of
+from shared.domain.jobs import to_datetime, to_ms
 from shared.domain.rates import charge_ms
 from shared.errors import Conflict, NotFound, PreconditionFailed
 from shared.stores.database import Database, Document
@@ -121,14 +123,26 @@ class ConnectorStore:
             raise PreconditionFailed(f"connector {connector_id} was changed by somebody else; read it again")
         return document
 
-    def delete(self, connector_id: str, revision: int | None, session: ClientSession) -> None:
-        """Remove it. Raises NotFound and PreconditionFailed like `update`."""
+    def delete(self, connector_id: str, revision: int | None, session: ClientSession) -> datetime:
+        """Remove it. Returns until when what was sent counts at the exchange, or the exchange has blocked us.
+
+        Raises NotFound and PreconditionFailed like `update`.
+        """
         condition: dict[str, Any] = {"_id": connector_id}
         if revision is not None:
             condition["revision"] = revision
-        if self._collection.delete_one(condition, session=session).deleted_count == 0:
+        document = self._collection.find_one_and_delete(condition, session=session)
+        if document is None:
             self.get(connector_id, session)
             raise PreconditionFailed(f"connector {connector_id} was changed by somebody else; read it again")
+        return to_datetime(_held_until_ms(document))
+
+
+def _held_until_ms(document: Document) -> int:
+    """The last moment at which anything in its limiter still counts; 0 if nothing has been sent lately."""
+    blocked_until = document.get("blocked_until")
+    leaves_ms = [at_ms + booked.window.period_ms for booked in booked_windows(document) for at_ms, _ in booked.entries]
+    return max([0 if blocked_until is None else to_ms(blocked_until), *leaves_ms])
 
 
 def _usage_row(row: Document, now_ms: int) -> Document:

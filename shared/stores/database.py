@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final, TypeVar
 
+import pymongo
 from bson.codec_options import CodecOptions
 from pymongo import MongoClient, WriteConcern
 from pymongo.client_session import ClientSession
@@ -34,6 +35,8 @@ SERVER_SELECTION_TIMEOUT_MS: Final = 5_000
 CONNECTION_IDLE_MS: Final = 90_000
 POOL_WAIT_MS: Final = 5_000
 TRANSACTION_TRIES_MAX: Final = 8
+# All tries of a transaction together: a run keeps time for two of them (fetch_pages.PAGE_RESERVE_MS).
+TRANSACTION_TIMEOUT_S: Final = 8.0
 COMMIT_TRIES_MAX: Final = 3
 # About what a small transaction takes; doubled with each try, full jitter.
 CONFLICT_PAUSE_S: Final = 0.005
@@ -195,13 +198,18 @@ class Database:
     def transact(self, work: Callable[["ClientSession"], T], session: ClientSession | None = None) -> T:
         """Run `work` in one transaction, all of it or nothing, majority committed; in `session` or one of its own.
 
-        `work` may run several times, so it must not have effects besides its writes. Tried again a bounded number of times on
-        what the server calls transient; a commit whose outcome is unknown is sent again, which is safe.
+        `work` may run several times, so it must not have effects besides its writes. Tried again a bounded number of times, and
+        for TRANSACTION_TIMEOUT_S, on what the server calls transient; a commit whose outcome is unknown is sent again, which is
+        safe.
 
         Raises:
             StorageUnavailable: it did not commit, or it is not known whether it did.
         """
-        with storage_errors(), nullcontext(session) if session else self.client.start_session() as open_session:
+        with (
+            storage_errors(),
+            pymongo.timeout(TRANSACTION_TIMEOUT_S),
+            nullcontext(session) if session else self.client.start_session() as open_session,
+        ):
             for attempt in range(1, TRANSACTION_TRIES_MAX + 1):
                 open_session.start_transaction(write_concern=WriteConcern("majority"))
                 try:

@@ -139,6 +139,38 @@ class JobStore:
         )
         return result.modified_count
 
+    def retire(self, job_id: str, revision: int | None, session: ClientSession) -> Document:
+        """Back to the beginning, paused and under a new fence: a run on its way can write nothing more, and none begins.
+
+        Raises NotFound and PreconditionFailed like `update`.
+        """
+        condition: dict[str, Any] = {"_id": job_id}
+        if revision is not None:
+            condition["revision"] = revision
+        fence = {"$add": [{"$max": [{"$ifNull": ["$lock.fence", 0]}, {"$toLong": "$created_at"}]}, 1]}
+        document = self._collection.find_one_and_update(
+            condition,
+            [
+                {
+                    "$set": {
+                        "status": "paused",
+                        "is_retiring": True,
+                        # An expression replaces the old lock; a bare document would be merged into it.
+                        "lock": {"$mergeObjects": [{"fence": fence}]},
+                        "cursor.last_ts": None,
+                        "revision": {"$add": ["$revision", 1]},
+                        "updated_at": "$$NOW",
+                    }
+                }
+            ],
+            return_document=ReturnDocument.AFTER,
+            session=session,
+        )
+        if document is None:
+            self.get(job_id, session)
+            raise PreconditionFailed(f"job {job_id} was changed by somebody else; read it again")
+        return document
+
     def delete(self, job_id: str, revision: int | None, session: ClientSession) -> None:
         """Remove it; a run that is on its way loses its lease by that. Raises NotFound and PreconditionFailed."""
         condition: dict[str, Any] = {"_id": job_id}

@@ -1,10 +1,12 @@
 """The limiter's decision as MongoDB update pipelines: what stores/rate_limits.py sends and the server carries out.
 
-State, `connectors.limiter`: `clock_ms` (never goes back), `last_at_ms` (of the newest booking), `logs` (one per window:
-{period_ms, entries: [{t, w}]}, t = last moment of arrival, ascending, one entry a grain), `unsettled` (grants of which it
+State, `connectors.limiter`: `clock_ms` (never goes back), `last_at_ms` (of the newest booking), `logs` (one per window, and
+one per window that was taken away less than its period ago: {period_ms, entries: [{t, w}], kept_until_ms}, t = last moment
+of arrival, ascending, one entry a grain), `unsettled` (grants of which it
 is not known yet what became of them: {reservation_id, t, w}, counted in every window as if used at t) and `last` (the answer
 to the newest call). The stages work on `scratch.windows`: {limit, period_ms, entries, booked}, `booked` being the entries and
-what is unsettled, ascending.
+what is unsettled, ascending. A window that was taken away has no limit but goes on being written, so that it is whole if
+it comes back.
 """
 
 from collections.abc import Sequence
@@ -15,6 +17,10 @@ from shared.stores.database import Document
 
 # Grants that may be settled later; more are charged for good, the oldest first. It bounds what one call has to look through.
 UNSETTLED_MAX: Final = 64
+# Of a window that is not configured any more: nothing is kept from anybody for its sake.
+NO_LIMIT: Final = 2**53
+# So many of them are remembered.
+TAKEN_AWAY_MAX: Final = 8
 # $$NOW as int64 ms; the clock never goes back, not after a write conflict (where $$NOW is old) and not after a failover.
 _NOW_MS: Final[Document] = {"$toLong": "$$NOW"}
 CLOCK: Final[Document] = {"$max": [_NOW_MS, {"$ifNull": ["$limiter.clock_ms", 0]}]}
@@ -28,8 +34,12 @@ def reserve_pipeline(
     charge_ms: int,
     is_for_job: bool,
     settlements: Sequence[Settlement],
+    kept_percent: int = 0,
 ) -> list[Document]:
-    """Settle what is told, then book between `need` and `want` at the first moment at which `need` fits into every window."""
+    """Settle what is told, then book between `need` and `want` at the first moment at which `need` fits into every window.
+
+    `kept_percent` of each limit is left to others, whole weights of it.
+    """
     moments: Document = {"$map": {"input": "$scratch.windows", "as": "window", "in": _moment_when_free(need)}}
     is_possible: Document = {"$not": [{"$in": [None, "$scratch.moments"]}]}
     at: Document = {
@@ -39,16 +49,6 @@ def reserve_pipeline(
             {"$ifNull": ["$limiter.last_at_ms", 0]},
             {"$max": "$scratch.moments"},
         ]
-    }
-    booked_at: Document = _filter("$$window.booked", "entry", {"$gt": [_leaves("$$entry"), "$scratch.at"]})
-    free: Document = {
-        "$min": {
-            "$map": {
-                "input": "$scratch.windows",
-                "as": "window",
-                "in": {"$subtract": ["$$window.limit", _sum_weight(booked_at)]},
-            }
-        }
     }
     is_granted: Document = {
         "$and": [
@@ -61,9 +61,10 @@ def reserve_pipeline(
     has_grant: Document = {"$gt": ["$scratch.granted", 0]}
     return [
         *_opening_stages(settlements),
+        *([{"$set": {"scratch.windows": _map_windows({"limit": _lowered(kept_percent, need)})}}] if kept_percent else []),
         {"$set": {"scratch.moments": moments}},
         {"$set": {"scratch.is_possible": is_possible, "scratch.at": {"$toLong": at}}},
-        {"$set": {"scratch.granted": {"$toLong": {"$cond": [is_granted, {"$min": [want, free]}, 0]}}}},
+        {"$set": {"scratch.granted": {"$toLong": {"$cond": [is_granted, {"$min": [want, _free_at_moment()]}, 0]}}}},
         {
             "$set": {
                 "limiter.unsettled": {
@@ -80,6 +81,13 @@ def reserve_pipeline(
         },
         *_closing_stages(charge_ms),
     ]
+
+
+def _free_at_moment() -> Document:
+    """What no window has booked at the moment that was found."""
+    booked: Document = _filter("$$window.booked", "entry", {"$gt": [_leaves("$$entry"), "$scratch.at"]})
+    left: Document = {"$subtract": ["$$window.limit", _sum_weight(booked)]}
+    return {"$min": {"$map": {"input": "$scratch.windows", "as": "window", "in": left}}}
 
 
 def usage_pipeline(period_ms: int, used: int, charge_ms: int) -> list[Document]:
@@ -165,8 +173,15 @@ def _from(array: str, count: str) -> Document:
     return {"$cond": [{"$gt": [count, 0]}, {"$slice": [array, count, {"$max": [1, {"$size": array}]}]}, array]}
 
 
+def _lowered(percent: int, need: int) -> Document:
+    """A window's limit without that part of it; whole where a request needs nearly all of it, or it could never be sent."""
+    kept: Document = {"$toLong": {"$floor": {"$divide": [{"$multiply": ["$$window.limit", percent]}, 100]}}}
+    lowered: Document = {"$subtract": ["$$window.limit", kept]}
+    return {"$cond": [{"$gte": [lowered, need]}, lowered, "$$window.limit"]}
+
+
 def _windows() -> Document:
-    """The windows as configured now, each with the log kept for it.
+    """The windows as configured now, each with the log kept for it; then those taken away less than their period ago.
 
     A period that has no log yet starts from the log that reaches back longest, so that a changed limit holds at once.
     """
@@ -185,7 +200,7 @@ def _windows() -> Document:
             "in": {"$cond": [{"$gt": ["$$this.period_ms", "$$value.period_ms"]}, "$$this", "$$value"]},
         }
     }
-    return {
+    current = {
         "$map": {
             "input": configured,
             "as": "window",
@@ -196,6 +211,24 @@ def _windows() -> Document:
             },
         }
     }
+    extra_periods = {"$ifNull": ["$extra_rate_limits.rate_limit_period_ms", []]}
+    is_configured: Document = {
+        "$or": [{"$eq": ["$$window.period_ms", "$rate_limit_period_ms"]}, {"$in": ["$$window.period_ms", extra_periods]}]
+    }
+    taken_away = {
+        "$map": {
+            "input": _filter(logs, "window", {"$not": [is_configured]}),
+            "as": "window",
+            "in": {
+                "limit": {"$toLong": NO_LIMIT},
+                "period_ms": "$$window.period_ms",
+                "entries": "$$window.entries",
+                "kept_until_ms": {"$ifNull": ["$$window.kept_until_ms", {"$add": ["$limiter.clock_ms", "$$window.period_ms"]}]},
+            },
+        }
+    }
+    remembered = _filter(taken_away, "window", {"$gt": ["$$window.kept_until_ms", "$limiter.clock_ms"]})
+    return {"$concatArrays": [current, {"$slice": [remembered, TAKEN_AWAY_MAX]}]}
 
 
 def _map_windows(fields: Document) -> Document:
@@ -279,7 +312,12 @@ def _closing_stages(charge_ms: int) -> list[Document]:
         "$map": {
             "input": "$scratch.windows",
             "as": "window",
-            "in": {"period_ms": "$$window.period_ms", "entries": "$$window.entries"},
+            "in": {
+                "$mergeObjects": [
+                    {"period_ms": "$$window.period_ms", "entries": "$$window.entries"},
+                    {"$cond": [{"$eq": ["$$window.limit", NO_LIMIT]}, {"kept_until_ms": "$$window.kept_until_ms"}, {}]},
+                ]
+            },
         }
     }
     return [

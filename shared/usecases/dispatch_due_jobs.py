@@ -25,7 +25,7 @@ from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import booked_windows
 from shared.domain.jobs import PRIORITIES, to_datetime, to_ms
 from shared.domain.shares import LIVE, listed_count, servable_count, share_fairly
-from shared.errors import PlatformError
+from shared.errors import PlatformError, StorageUnavailable
 from shared.senders.worker_calls import CallResult, WorkerCalls
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document, storage_errors
@@ -84,23 +84,54 @@ class Dispatcher:
         """Claim and start until the budget is spent, then leave runs that still go on to themselves."""
         report = TickReport()
         deadline = Deadline.after(self.limits.budget_s)
-        with storage_errors():
-            clock = ServerClock.stamped(self.database.server_now_ms())
-            self.alerts.send_pending()
-            places = OpenCalls(self.limits.calls_max)
-            # Calls still open at the end are left: their worker goes on, and its answer matters to nobody.
-            pool = ThreadPoolExecutor(self.limits.calls_max, thread_name_prefix="call")
-            try:
-                while True:
-                    is_busy = self._pass(clock, pool, places, deadline, trigger, report)
-                    if deadline.remaining_ms() <= START_RESERVE_MS:
-                        break
-                    if not is_busy:
-                        time.sleep(min(POLL_S, max(0.0, deadline.remaining_ms() / 1000)))
-            finally:
-                pool.shutdown(wait=True)
+        clock = ServerClock.stamped(self.database.server_now_ms())
+        places = OpenCalls(self.limits.calls_max)
+        # Calls still open at the end are left: their worker goes on, and its answer matters to nobody. One thread more, since
+        # a webhook that hangs must not keep a job from being started.
+        pool = ThreadPoolExecutor(self.limits.calls_max + 1, thread_name_prefix="call")
+        try:
+            pool.submit(copy_context().run, self._send_alerts, deadline)
+            while True:
+                is_busy = self._pass_or_wait(clock, pool, places, deadline, trigger, report)
+                if deadline.remaining_ms() <= START_RESERVE_MS:
+                    break
+                if not is_busy:
+                    time.sleep(min(POLL_S, max(0.0, deadline.remaining_ms() / 1000)))
+        finally:
+            pool.shutdown(wait=True)
         event("tick_ended", passes=report.passes, claimed=report.claimed, started=report.started, given_back=report.given_back)
         return report
+
+    def _pass_or_wait(
+        self,
+        clock: ServerClock,
+        pool: ThreadPoolExecutor,
+        places: OpenCalls,
+        deadline: Deadline,
+        trigger: str,
+        report: TickReport,
+    ) -> bool:
+        """One look. MongoDB being away for a moment (a failover) does not end the tick: the next look may find it again.
+
+        Raises:
+            StorageUnavailable: at the tick's last look.
+        """
+        try:
+            with storage_errors():
+                return self._pass(clock, pool, places, deadline, trigger, report)
+        except StorageUnavailable as exc:
+            if deadline.remaining_ms() <= START_RESERVE_MS:
+                raise
+            event("pass_failed", "WARNING", detail=exc.message)
+            return False
+
+    def _send_alerts(self, deadline: Deadline) -> None:
+        """In a thread: what is still unsent."""
+        try:
+            with storage_errors():
+                self.alerts.send_pending(deadline)
+        except PlatformError as exc:
+            event("alerts_not_sent", "WARNING", detail=exc.message)
 
     def _pass(
         self,

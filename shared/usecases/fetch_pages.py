@@ -24,8 +24,13 @@ RETRY_CAP_MS: Final = 2_000
 PAGE_RESERVE_MS: Final = 20_000
 # Until a page has been timed.
 PAGE_MS_GUESS: Final = 150
-# What the exchange counts more than we do is only worth a write if it is this share of the limit.
+# An answer without a candle where there should be that many is asked for once more: exchanges do say `[]` when they are unwell,
+# and the cursor would pass all of it for good.
+EMPTY_DOUBTED_MIN: Final = 10
+# What the exchange counts more than we do is only worth a write if it is this share of the limit, or if the window is nearly
+# full: there even a little of somebody else's goes over.
 FOREIGN_USAGE_SHARE: Final = 0.02
+NEARLY_FULL_SHARE: Final = 0.8
 
 
 @dataclass(slots=True)
@@ -106,6 +111,9 @@ class PageFetcher:
         if window is None:
             return NothingDue()
         fetched = self._fetch(window)
+        if isinstance(fetched, FetchedPage) and self._is_doubtful(window, fetched, now_ms):
+            event("empty_page_doubted", "NOTICE", start_ms=window.new_ms, end_ms=fetched.covered_end_ms)
+            fetched = self._fetch(window)
         if not isinstance(fetched, FetchedPage):
             return fetched
         # What is not in the answer may have come since it was asked for.
@@ -132,6 +140,14 @@ class PageFetcher:
         self._cursor_ms = advance.cursor_ms
         self._overlap = 0
         return Page(window, fetched, advance, now_ms, self._exchange_behind_ms)
+
+    def _is_doubtful(self, window: Window, fetched: FetchedPage, now_ms: int) -> bool:
+        """Whether the cursor would pass many intervals at the word of one answer that was sent and holds nothing."""
+        if len(fetched.candles) or fetched.exchange_now_ms is None:
+            return False
+        timeframe = self.job.timeframe
+        settled_end_ms = timeframe.closed_end(max(0, now_ms - self.connector.publish_grace_ms))
+        return timeframe.count(window.new_ms, min(fetched.covered_end_ms, settled_end_ms)) >= EMPTY_DOUBTED_MIN
 
     def _fetch(self, window: Window) -> "FetchedPage | Refusal | TimeIsUp":
         if self.deadline.remaining_ms() < PAGE_RESERVE_MS:
@@ -195,5 +211,8 @@ class PageFetcher:
             return
         for period_ms, used in fetched.usage:
             limit = next((window.limit for window in self.connector.windows if window.period_ms == period_ms), None)
-            if limit is not None and used > reservation.used + limit * FOREIGN_USAGE_SHARE:
+            if limit is None:
+                continue
+            tolerated = 0 if used > limit * NEARLY_FULL_SHARE else limit * FOREIGN_USAGE_SHARE
+            if used > reservation.used + tolerated:
                 self.limits.record_usage(self.connector.connector_id, period_ms, used, charge_ms(self.connector.windows))

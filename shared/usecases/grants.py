@@ -49,11 +49,20 @@ class Grants:
     when it was answered. A request without an answer may still be on its way: its grant counts to its last moment.
     """
 
-    def __init__(self, limits: RateLimitStore, connector: Connector, wait_ms_max: int, *, is_for_job: bool = True) -> None:
+    def __init__(
+        self,
+        limits: RateLimitStore,
+        connector: Connector,
+        wait_ms_max: int,
+        *,
+        is_for_job: bool = True,
+        is_live: bool = True,
+    ) -> None:
         self._limits = limits
         self._connector = connector
         self._wait_ms_max = wait_ms_max
         self._is_for_job = is_for_job
+        self._is_live = is_live
         self._reservation: Reservation | None = None
         self._left = 0
         self._sent = 0
@@ -79,7 +88,7 @@ class Grants:
             StorageUnavailable: the database is away, or answers too slowly for its grants to be used.
         """
         for _ in range(LATE_GRANTS_MAX):
-            if self._reservation is None or self._left < weight or self._reservation.is_late():
+            if self._reservation is None or self._left < weight or self._is_void(self._reservation):
                 self.close()
                 self._reservation = self._reserve(weight, want)
                 self._left = self._reservation.granted
@@ -94,11 +103,11 @@ class Grants:
             if pause_s > 0:
                 self.waited_ms += int(pause_s * 1000)
                 time.sleep(pause_s)
-            if not reservation.is_late():
+            if not self._is_void(reservation):
                 self._left -= weight
                 self._sent += 1
                 return reservation
-            event("grant_came_late", "WARNING", granted=reservation.granted)
+            event("grant_is_void", "WARNING", granted=reservation.granted, is_late=reservation.is_late())
         raise StorageUnavailable(
             f"{LATE_GRANTS_MAX} grants came later than their use-by of {self.use_by_ms} ms: MongoDB answers too slowly "
             f"for the limit of connector {self._connector.connector_id}"
@@ -120,6 +129,10 @@ class Grants:
         self._limits.settle(self._connector.connector_id, Settlement(reservation.reservation_id, used, arrived_by_ms))
         self._reservation, self._left = None, 0
 
+    def _is_void(self, reservation: Reservation) -> bool:
+        """Too late to be used; or the exchange has refused another run of this process since, so that nothing may be sent."""
+        return reservation.is_late() or self._limits.is_refused_since(self._connector.connector_id, reservation.asked_monotonic)
+
     def _reserve(self, weight: int, want: int) -> Reservation:
         windows = self._connector.windows
         return self._limits.reserve(
@@ -130,5 +143,6 @@ class Grants:
             use_by_ms=use_by_ms(windows),
             transit_ms=transit_ms(windows),
             is_for_job=self._is_for_job,
+            is_live=self._is_live,
             version=self._connector.version,
         )

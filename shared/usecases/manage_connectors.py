@@ -23,6 +23,7 @@ from shared.usecases.run_job import PAUSED_CONNECTOR_MS
 
 # No block is longer (exchanges/client.py).
 BLOCK_MS_MAX: Final = 3 * 24 * 3_600_000
+MADE_AGAIN: Final = "made again under the id of a deleted connector, whose requests or block count at the exchange until then"
 # What a person may set; everything else in the document is the platform's.
 EDITABLE_FIELDS: Final = frozenset(
     {"base_url", "rate_limit", "rate_limit_period_ms", "extra_rate_limits", "settle_delay_ms", "publish_grace_ms"}
@@ -70,14 +71,19 @@ class ConnectorManager:
         }
         self._check(document, spec)
 
-        def write(session: ClientSession) -> None:
+        def write(session: ClientSession) -> Document:
             # So that all stripes are there when jobs are made.
             self.holds.exclude(connector_id, session)
-            self.connectors.insert({**document, "limiter": initial_limiter()}, session)
-            self._record(author, "create", connector_id, None, document, session)
+            held_until = self.holds.find_left(connector_id, session)
+            held = (
+                {} if held_until is None or held_until <= now else {"blocked_until": held_until, "blocked_reason": MADE_AGAIN}
+            )
+            made = {**document, **held}
+            self.connectors.insert({**made, "limiter": initial_limiter()}, session)
+            self._record(author, "create", connector_id, None, made, session)
+            return made
 
-        self.database.transact(write)
-        return document
+        return self.database.transact(write)
 
     def patch(self, connector_id: str, fields: Document, revision: int | None, author: Author) -> Document:
         """Set the given fields; a changed limit holds from the next request on.
@@ -117,7 +123,7 @@ class ConnectorManager:
             count = self.jobs.count({"connector_id": connector_id}, session)
             if count:
                 raise Conflict(f"{count} jobs use connector {connector_id}; delete them first", connector_id=connector_id)
-            self.connectors.delete(connector_id, revision, session)
+            self.holds.leave(connector_id, self.connectors.delete(connector_id, revision, session), session)
             self._record(author, "delete", connector_id, before, None, session)
 
         self.database.transact(write)

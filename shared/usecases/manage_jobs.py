@@ -89,6 +89,8 @@ class JobManager:
                 self.connectors.get(new.connector_id, session)
             except NotFound as exc:
                 raise InvalidRequest.for_field("connector_id", exc.message) from exc
+            if self.jobs.count({**_series_fields(document), "is_retiring": True}, session):
+                raise Conflict("the candles of this series are being deleted; try again when that is done")
             self.jobs.insert(document, session)
             self._record(author, "create", document["_id"], None, document, session)
 
@@ -114,6 +116,8 @@ class JobManager:
         def write(session: ClientSession) -> Document:
             before = self.jobs.get(job_id, session)
             moved = {} if changes.end_ms is None else plan_end(before, changes.end_ms)
+            if "indicators" in fields:
+                fields["indicator_fields"] = plan_indicator_fields(before, fields["indicators"])
             after = self.jobs.update(job_id, revision, {**fields, **moved}, session)
             if after["status"] != before["status"]:
                 after = self.jobs.make_due(job_id, session)
@@ -125,28 +129,42 @@ class JobManager:
     def delete(self, job_id: str, revision: int | None, author: Author, *, with_candles: bool) -> None:
         """Remove a job; a run on its way can write nothing more. The candles stay unless they are to go too.
 
+        Candles go before their job does: were it the other way round, a job made again meanwhile would lose its first ones and
+        not know it. Who is cut off in between leaves a paused job without candles, to be deleted again or resumed.
+
         Raises:
             Conflict: the candles are to go, but another job keeps the same series.
             NotFound, PreconditionFailed.
         """
+        if with_candles:
+            revision = self._drop_candles(job_id, revision)
 
-        def write(session: ClientSession) -> Document:
+        def write(session: ClientSession) -> None:
             before = self.jobs.get(job_id, session)
-            same_series = {name: before[name] for name in ("exchange", "symbol", "timeframe")}
-            if with_candles and self.jobs.count({**same_series, "_id": {"$ne": job_id}}, session):
-                raise Conflict(f"other jobs keep the candles of {job_id} too; delete those first, or leave the candles")
             self.jobs.delete(job_id, revision, session)
-            self.alerts.resolve(f"jobs/{job_id}", session)
+            self._resolve_alerts(job_id, session)
             verb = "delete_with_candles" if with_candles else "delete"
             self._record(author, verb, job_id, before, None, session)
-            return before
 
-        before = self.database.transact(write)
-        if with_candles:
-            series = Series(before["exchange"], before["symbol"], before["timeframe"])
-            self.candles.drop(series)
-            # Instances that have seen the collection do not ask again; it must not come back unclustered.
-            self.candles.ensure_collection(series)
+        self.database.transact(write)
+
+    def _drop_candles(self, job_id: str, revision: int | None) -> int:
+        """Bring the job to where no run is under way and none has been, and drop its candles; returns its new revision."""
+
+        def retire(session: ClientSession) -> Document:
+            before = self.jobs.get(job_id, session)
+            # No job of the connector is made at the same time.
+            self.holds.exclude(before["connector_id"], session)
+            if self.jobs.count({**_series_fields(before), "_id": {"$ne": job_id}}, session):
+                raise Conflict(f"other jobs keep the candles of {job_id} too; delete those first, or leave the candles")
+            return self.jobs.retire(job_id, revision, session)
+
+        retired = self.database.transact(retire)
+        series = Series(retired["exchange"], retired["symbol"], retired["timeframe"])
+        self.candles.drop(series)
+        # Instances that have seen the collection do not ask again; it must not come back unclustered.
+        self.candles.ensure_collection(series)
+        return int(retired["revision"])
 
     def run_now(self, job_id: str, author: Author) -> Document:
         """Make an active job due. Raises NotFound, and Conflict where it is not active."""
@@ -197,14 +215,24 @@ class JobManager:
                 return before
             if before["status"] == JobStatus.DONE:
                 raise Conflict(f"job {job_id} is done; give it a later end_at to go on")
-            fresh = {"status": JobStatus.ACTIVE.value, "attempt": 0, "last_error": None, **resume_ledger(before, now_ms)}
+            fresh = {
+                "status": JobStatus.ACTIVE.value,
+                "attempt": 0,
+                "last_error": None,
+                "is_retiring": False,
+                **resume_ledger(before, now_ms),
+            }
             self.jobs.update(job_id, revision, fresh, session)
-            self.alerts.resolve(f"jobs/{job_id}", session)
+            self._resolve_alerts(job_id, session)
             after = self.jobs.make_due(job_id, session)
             self._record(author, "resume", job_id, before, after, session)
             return after
 
         return self.database.transact(write)
+
+    def _resolve_alerts(self, job_id: str, session: ClientSession) -> None:
+        for subject in (f"jobs/{job_id}", f"jobs/{job_id}/history"):
+            self.alerts.resolve(subject, session)
 
     def _connector_of(self, new: NewJob) -> Connector:
         try:
@@ -276,6 +304,30 @@ def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Doc
         "created_at": now,
         "updated_at": now,
     }
+
+
+def _series_fields(job: Document) -> Document:
+    return {name: job[name] for name in ("exchange", "symbol", "timeframe")}
+
+
+def plan_indicator_fields(job: Document, indicators: list[Document]) -> Document:
+    """What each field of the job's candles means: the indicator that has written it ever since, label -> {name, params}.
+
+    Raises:
+        InvalidRequest: a label has stood for another indicator. Its old values are in the candles, and would be continued.
+    """
+    known: Document = dict(job.get("indicator_fields") or {})
+    for item in job["indicators"]:
+        known.setdefault(item["as"], {"name": item["name"], "params": item["params"]})
+    for at, item in enumerate(indicators):
+        meaning = known.setdefault(item["as"], {"name": item["name"], "params": item["params"]})
+        if meaning != {"name": item["name"], "params": item["params"]}:
+            was = ", ".join(f"{name}={value}" for name, value in meaning["params"].items())
+            raise InvalidRequest.for_field(
+                f"indicators.{at}.as",
+                f"{item['as']!r} has been {meaning['name']}({was}) in this job's candles; take another name",
+            )
+    return known
 
 
 def plan_end(job: Document, end_ms: int) -> Document:

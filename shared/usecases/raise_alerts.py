@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from shared.deadline import Deadline
 from shared.errors import InvalidRequest
 from shared.senders.alert_posts import AlertPosts
 from shared.stores.alerts import AlertStore
@@ -24,10 +25,12 @@ class AlertSender:
     posts: AlertPosts
     hosts_allowed: Sequence[str]
 
-    def send_pending(self) -> int:
-        """Send what is open and unsent; returns how many."""
+    def send_pending(self, deadline: Deadline | None = None) -> int:
+        """Send what is open and unsent, at least one; none is begun after the deadline. Returns how many."""
         sent = 0
-        for _ in range(ALERTS_PER_CALL_MAX):
+        for number in range(ALERTS_PER_CALL_MAX):
+            if number and deadline is not None and deadline.remaining_ms() <= 0:
+                break
             alert = self.alerts.take_unsent(RETRY_MS, TRIES_MAX)
             if alert is None:
                 break

@@ -9,7 +9,9 @@ from shared.stores.audit_log import AuditLog
 from shared.stores.database import Document
 
 # What functions keep in documents for themselves; nobody edits it.
-INTERNAL_FIELDS: Final = frozenset({"limiter", "scratch", "lock", "abandoned", "run_requested", "slot_ledger"})
+INTERNAL_FIELDS: Final = frozenset(
+    {"limiter", "scratch", "lock", "abandoned", "run_requested", "slot_ledger", "indicator_fields", "is_retiring"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pymongo.client_session import ClientSession
 
 from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import Connector, ConnectorStatus
-from shared.domain.jobs import Job, RunOutcome, plan_backoff_ms, run_id_of, to_datetime, to_ms
+from shared.domain.jobs import Job, JobKind, RunOutcome, plan_backoff_ms, run_id_of, to_datetime, to_ms
 from shared.domain.windows import plan_next_run_ms
 from shared.errors import (
     ConfigurationError,
@@ -155,7 +155,7 @@ class _Run:
                 self._open(connector)
                 return self._follow(connector)
         except ExchangeThrottled as exc:
-            return self._finish(Ending(RunOutcome.THROTTLED, self._clock.now_ms() + exc.wait_ms, self._job.attempt, error=exc))
+            return self._finish(Ending(RunOutcome.THROTTLED, self._clock.now_ms() + exc.wait_ms, self._attempt(), error=exc))
         except (ExchangeError, ConfigurationError, InvalidRequest, NotFound, StorageUnavailable) as exc:
             # MongoDB perhaps is back already; if not, the lease runs out by itself.
             return self._finish(self._failure(exc))
@@ -184,7 +184,7 @@ class _Run:
             connector,
             runner.open_exchange(connector, self._clock.now_ms),
             runner.limits,
-            Grants(runner.limits, connector, runner.run_limits.wait_ms_max),
+            Grants(runner.limits, connector, runner.run_limits.wait_ms_max, is_live=job.kind is JobKind.LIVE),
             self._clock,
             self._deadline.earlier(Deadline.after(runner.run_limits.lease_ms / 1000)),
             runner.rng,
@@ -275,7 +275,7 @@ class _Run:
         now_ms = self._clock.now_ms()
         if isinstance(step, NoRoom):
             early_ms = self._runner.run_limits.wait_ms_max // COME_BACK_EARLY
-            return Ending(RunOutcome.WAITING, max(now_ms, step.at_ms - early_ms), self._job.attempt)
+            return Ending(RunOutcome.WAITING, max(now_ms, step.at_ms - early_ms), self._attempt())
         if isinstance(step, ConnectorPaused):
             return self._paused_ending()
         if isinstance(step, NothingDue):
@@ -286,10 +286,13 @@ class _Run:
             next_run_ms = max(now_ms, grid.close(wanted_ms) + connector.settle_delay_ms)
             return Ending(RunOutcome.CAUGHT_UP, next_run_ms, 0, asked_end_ms=wanted_ms)
         assert isinstance(step, TimeIsUp)
-        return Ending(RunOutcome.MORE, now_ms, self._job.attempt)
+        return Ending(RunOutcome.MORE, now_ms, self._attempt())
+
+    def _attempt(self) -> int:  # failed runs in a row: one that got on ends the row, however it ends itself
+        return 0 if self._stored_pages else self._job.attempt
 
     def _paused_ending(self) -> Ending:
-        return Ending(RunOutcome.PAUSED, self._clock.now_ms() + PAUSED_CONNECTOR_MS, self._job.attempt)
+        return Ending(RunOutcome.PAUSED, self._clock.now_ms() + PAUSED_CONNECTOR_MS, self._attempt())
 
     def _is_done(self, cursor_ms: int | None) -> bool:
         """Whether a closed range has been asked for to its end."""
@@ -299,8 +302,7 @@ class _Run:
         return cursor_ms is None or timeframe.close(cursor_ms) >= timeframe.ceil(end_ms)
 
     def _failure(self, exc: PlatformError) -> Ending:
-        # A run that got on is no repeated failure, however it ended.
-        attempt = (0 if self._stored_pages else self._job.attempt) + 1
+        attempt = self._attempt() + 1
         now_ms = self._clock.now_ms()
         if exc.retry is Retry.NEVER or attempt >= self._runner.run_limits.attempts_max:
             return Ending(RunOutcome.ERROR, now_ms, attempt, "error", exc)

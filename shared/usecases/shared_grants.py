@@ -25,6 +25,7 @@ class _Terms:
     use_by_ms: int
     transit_ms: int
     is_for_job: bool
+    is_live: bool
     version: str | None
 
 
@@ -80,10 +81,11 @@ class SharedGrants(RateLimitStore):
         use_by_ms: int,
         transit_ms: int,
         is_for_job: bool = True,
+        is_live: bool = True,
         version: str | None = None,
     ) -> Reservation:
         """See RateLimitStore. What goes wrong with a question goes wrong for all who asked it."""
-        terms = _Terms(connector_id, need, wait_ms_max, use_by_ms, transit_ms, is_for_job, version)
+        terms = _Terms(connector_id, need, wait_ms_max, use_by_ms, transit_ms, is_for_job, is_live, version)
         ask = _Ask(max(need, want))
         with self._changed:
             line = self._lines.setdefault(terms, _Line())
@@ -133,6 +135,7 @@ class SharedGrants(RateLimitStore):
                 use_by_ms=terms.use_by_ms,
                 transit_ms=terms.transit_ms,
                 is_for_job=terms.is_for_job,
+                is_live=terms.is_live,
                 version=terms.version,
             )
             shares_count = _share_out(reservation, terms.need, asks)

@@ -1,5 +1,6 @@
 """An HTTP server on loopback that answers like an exchange, a slow one, or a broken one, as a test tells it."""
 
+import contextlib
 import json
 import sys
 import threading
@@ -18,7 +19,7 @@ VALUES = ("100.5", "103.25", "99.125", "101.0", "7.5")
 
 @dataclass
 class Reply:
-    """What the server answers next. `send_bytes` cuts the body; `drip_s` is the pause after each byte."""
+    """What the server answers next. `send_bytes` cuts the body; `drip_s` is the pause after each byte of body or head."""
 
     body: bytes = b"[]"
     status: int = 200
@@ -26,6 +27,7 @@ class Reply:
     date_ms: int | None = NOW_MS
     send_bytes: int | None = None
     drip_s: float = 0.0
+    drips_head: bool = False
     delay_s: float = 0.0
 
 
@@ -69,6 +71,9 @@ class _Handler(BaseHTTPRequestHandler):
         venue.asked.append((self.command, parts.path, query, json.loads(body) if body else None))
         venue.agents.append(self.headers.get("User-Agent"))
         venue.stopped.wait(reply.delay_s)
+        if reply.drips_head:
+            self._drip(b"HTTP/1.1 200 OK\r\nX-Padding: " + reply.body + b"\r\n\r\n", reply.drip_s)
+            return
         self.send_response_only(reply.status)
         if reply.date_ms is not None:
             self.send_header("Date", formatdate(reply.date_ms // 1000, usegmt=True))
@@ -85,6 +90,15 @@ class _Handler(BaseHTTPRequestHandler):
         except ConnectionError:
             pass  # the client had enough, which some tests want
         self.close_connection = reply.send_bytes is not None or bool(reply.drip_s)
+
+    def _drip(self, head: bytes, pause_s: float) -> None:
+        self.close_connection = True
+        with contextlib.suppress(ConnectionError):
+            for at in range(len(head)):
+                self.wfile.write(head[at : at + 1])
+                self.wfile.flush()
+                if self.server.stopped.wait(pause_s):
+                    return
 
     do_POST = do_GET
 

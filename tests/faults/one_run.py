@@ -15,15 +15,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from shared import wiring
 from shared.deadline import Deadline
 from shared.errors import LeaseLost, StorageUnavailable
 from shared.exchanges.catalog import load_spec
 from shared.settings import load_settings
+from shared.stores import database
 from shared.wiring import Platform
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LINE_S_MAX: Final = 60.0
 DEADLINE_S: Final = 100.0
+OPERATION_TIMEOUT_MS: Final = 1_500
+TRANSACTION_TIMEOUT_S: Final = 2.5
+EXCHANGE_TIMEOUT_S: Final = (1.0, 1.0)
 # How a run ends; anything else that is not a signal is a fault of ours.
 ENDED: Final = 0
 CRASHED: Final = 1
@@ -109,6 +114,9 @@ def _run(call: dict[str, Any]) -> int:
     os.dup2(nowhere, sys.stdout.fileno())
     os.dup2(nowhere, sys.stdin.fileno())
     try:
+        # As deployed but for their length: a test waits for each of them.
+        database.TRANSACTION_TIMEOUT_S = TRANSACTION_TIMEOUT_S  # type: ignore[misc]
+        database.OPERATION_TIMEOUT_MS, wiring.EXCHANGE_TIMEOUT_S = OPERATION_TIMEOUT_MS, EXCHANGE_TIMEOUT_S  # type: ignore[misc]
         settings = load_settings(
             mongodb_uri=call["uri"], database=call["database"], candles_database=call["database"], lease_ms=30_000
         )

@@ -41,6 +41,7 @@ class Fate(Enum):
     KILL_BEFORE = auto()  # the process dies before the server sees it
     KILL_AFTER = auto()  # the server has done it, the process dies before the reply arrives
     LOSE_REPLY = auto()  # the server has done it, the process sees a connection that ended
+    TIME_OUT = auto()  # the server has done it, the reply never comes: the process waits for its own time-out
     HOLD = auto()  # kept back until it is released
 
 
@@ -177,6 +178,7 @@ class _Link:
         self._forget = forget
         self._kind: str | None = None
         self._fate: Fate | None = None
+        self._is_left = threading.Event()
         self._up = threading.Thread(target=self._pass_calls, name="calls", daemon=True)
         self._down = threading.Thread(target=self._pass_replies, name="replies", daemon=True)
 
@@ -212,6 +214,7 @@ class _Link:
         except OSError:
             pass
         finally:
+            self._is_left.set()
             self.hang_up()
             self._down.join(JOIN_S_MAX)
             self._client.close()
@@ -226,6 +229,9 @@ class _Link:
                     self._kind = None
                 if self._fate is Fate.KILL_AFTER:
                     self._tap.kill()
+                if self._fate is Fate.TIME_OUT:
+                    self._is_left.wait(HOLD_S_MAX)
+                    return
                 if self._fate in (Fate.KILL_AFTER, Fate.LOSE_REPLY):
                     return
                 self._client.sendall(reply)

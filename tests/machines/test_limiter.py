@@ -33,11 +33,10 @@ def set_fields(platform: Platform, **fields: object) -> None:
 
 
 def log_entries(platform: Platform) -> list[dict[str, int]]:
-    """Of the one window's log."""
+    """Of the main window's log; logs of windows that were taken away may follow."""
     document = platform.database.collection("connectors").find_one({"_id": "binance"})
     assert document is not None
-    (log,) = document["limiter"]["logs"]
-    return list(log["entries"])
+    return list(document["limiter"]["logs"][0]["entries"])
 
 
 def unsettled_moments(platform: Platform) -> list[int]:

@@ -82,6 +82,7 @@ class LimiterModel:
     unsettled: list[int] = field(default_factory=list)
     _written_ms: int = 0
     _logs: dict[int, dict[int, Trace]] = field(default_factory=dict)
+    _kept_until_ms: dict[int, int] = field(default_factory=dict)
 
     def block(self, wait_ms: int) -> int:
         """No grant before `wait_ms` from now, nor before the end of a longer block; returns the end."""
@@ -148,7 +149,19 @@ class LimiterModel:
         """What each call does first: new windows take over a log, what is settled or past its moment goes into the logs."""
         known = self._logs
         inherited = self._inherited(max(known)) if known else {}
-        self._logs = {window.period_ms: known.get(window.period_ms, dict(inherited)) for window in self.windows}
+        configured = {window.period_ms for window in self.windows}
+        # A window that was taken away is remembered for a period, and goes on being written.
+        for period_ms in known.keys() - configured:
+            self._kept_until_ms.setdefault(period_ms, self.clock_ms + period_ms)
+        self._kept_until_ms = {
+            period_ms: until_ms
+            for period_ms, until_ms in self._kept_until_ms.items()
+            if period_ms not in configured and until_ms > self.clock_ms
+        }
+        self._logs = {
+            **{window.period_ms: known.get(window.period_ms, dict(inherited)) for window in self.windows},
+            **{period_ms: known[period_ms] for period_ms in self._kept_until_ms},
+        }
         for each in told:
             if each.number in self.unsettled:
                 self.unsettled.remove(each.number)
