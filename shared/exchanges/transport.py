@@ -130,7 +130,8 @@ class Transport:
         form = self.spec.errors
         is_success = 200 <= status < 300
         try:
-            payload = from_json(body)
+            # Cells hardly ever repeat: looking for those that do costs more than it saves.
+            payload = from_json(body, cache_strings="keys")
         except ValueError as exc:
             if is_success:
                 raise MalformedPage(
