@@ -12,6 +12,8 @@ EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "binance": "shared.exchanges.binance",
         "coinbase": "shared.exchanges.coinbase",
+        "deribit": "shared.exchanges.deribit",
+        "hyperliquid": "shared.exchanges.hyperliquid",
         "kraken": "shared.exchanges.kraken",
         "okx": "shared.exchanges.okx",
     }

@@ -82,11 +82,15 @@ class RowKind(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What an error answer means to us."""
+    """What an error answer means to us.
+
+    IN_DOUBT: said of a symbol that does not exist and of a passing fault alike. The list of symbols tells the two apart.
+    """
 
     UNAVAILABLE = "unavailable"
     THROTTLED = "throttled"
     REJECTED = "rejected"
+    IN_DOUBT = "in_doubt"
 
 
 class WaitForm(StrEnum):
@@ -209,8 +213,8 @@ class RowForm:
 class ErrorRule:
     """What an answer means. All conditions given have to hold; `text` is looked for in code and message, ignoring case.
 
-    `body` is the whole body, where that is all an exchange says. `wait_ms` is how long to stay away when throttled and no
-    header says so.
+    `body` is the whole body, where that is all an exchange says: then it is an error with status 200 too. `wait_ms` is how
+    long to stay away when throttled and no header says so.
     """
 
     outcome: Outcome

@@ -30,6 +30,11 @@ class Case:
     ccxt_timeframes_off: Mapping[str, str] = field(default_factory=dict)
 
 
+def deribit_error(code: int, message: str, **data: str) -> dict[str, Any]:
+    error = {"message": message, "code": code, **({"data": data} if data else {})}
+    return {"jsonrpc": "2.0", "error": error, "testnet": False, "usIn": 1, "usOut": 2, "usDiff": 1}
+
+
 CASES = {
     case.exchange: case
     for case in (
@@ -58,6 +63,50 @@ CASES = {
                 (429, {"message": "Public rate limit exceeded"}, Throttled),
                 (500, {"message": "Internal server error"}, Unavailable),
                 (503, "<html>busy</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "deribit",
+            "deribit",
+            # All three forms: an inverse and a linear perpetual, and spot.
+            symbol="BTC/USD:BTC",
+            quiet="ZEC/USDC:USDC",
+            unknown="NOPE/USDC",
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (400, deribit_error(-32602, "Invalid params", reason="wrong format", param="instrument_name"), Rejected),
+                (400, deribit_error(13020, "not_found"), Rejected),
+                (400, deribit_error(10020, "invalid_or_unsupported_instrument"), Rejected),
+                (200, deribit_error(11050, "bad_request"), Rejected),
+                (429, deribit_error(10028, "too_many_requests"), Throttled),
+                (200, deribit_error(10028, "too_many_requests"), Throttled),
+                (400, deribit_error(10066, "too_many_concurrent_requests"), Throttled),
+                (429, "<html>Too Many Requests</html>", Throttled),
+                (400, deribit_error(11051, "system_maintenance"), Unavailable),
+                (400, deribit_error(10041, "settlement_in_progress"), Unavailable),
+                (400, deribit_error(10040, "retry"), Unavailable),
+                (400, deribit_error(13888, "timed_out"), Unavailable),
+                (503, "<html>maintenance</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "hyperliquid",
+            "hyperliquid",
+            symbol="BTC/USDC:USDC",
+            quiet="ZEC/USDC:USDC",
+            unknown="NOPE/USDC:USDC",
+            ccxt_options={"fetchMarkets": {"types": ["swap"]}},
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (422, "Failed to deserialize the JSON body into the target type", Rejected),
+                (451, "<html>unavailable for legal reasons</html>", Rejected),
+                (429, None, Throttled),
+                (403, "<html>Request blocked</html>", Throttled),
+                # Said of an unknown coin too, but then the list of symbols is there to tell.
+                (500, None, Unavailable),
+                (200, None, Unavailable),
+                (502, "<html>Bad Gateway</html>", Unavailable),
+                (200, {"status": "err", "response": "temporarily unavailable"}, Unavailable),
             ),
         ),
         Case(
