@@ -1,6 +1,6 @@
 """Which exchanges there are, and where their data is. A spec is imported when it is first asked for: cold starts stay short."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Final
@@ -20,14 +20,24 @@ EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
 )
 
 
+BRIDGE_PREFIX: Final = "ccxt:"
+
+
 def load_spec(name: str) -> ExchangeSpec:
     """The data of one exchange.
 
     Raises:
         InvalidRequest: there is no such exchange; names the field `exchange` and lists the known ones.
+
+    `ccxt:<id>` is what ccxt says of that exchange.
     """
+    if name.startswith(BRIDGE_PREFIX):
+        bridge: Callable[[str], ExchangeSpec] = import_module("shared.exchanges.ccxt_bridge").bridge_spec
+        return bridge(name)
     module = EXCHANGES.get(name)
     if module is None:
-        raise InvalidRequest.for_field("exchange", f"unknown exchange {name!r}; known are {', '.join(sorted(EXCHANGES))}")
+        raise InvalidRequest.for_field(
+            "exchange", f"unknown exchange {name!r}; known are {', '.join(sorted(EXCHANGES))}, and ccxt:<id>"
+        )
     spec: ExchangeSpec = import_module(module).SPEC
     return spec
