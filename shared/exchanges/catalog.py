@@ -11,10 +11,13 @@ from shared.exchanges.spec import ExchangeSpec
 EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "binance": "shared.exchanges.binance",
+        "bitfinex": "shared.exchanges.bitfinex",
         "coinbase": "shared.exchanges.coinbase",
         "deribit": "shared.exchanges.deribit",
         "hyperliquid": "shared.exchanges.hyperliquid",
+        "gate": "shared.exchanges.gate",
         "kraken": "shared.exchanges.kraken",
+        "kucoin": "shared.exchanges.kucoin",
         "okx": "shared.exchanges.okx",
     }
 )

@@ -142,7 +142,7 @@ class ExchangeClient:
         exchange_symbol = self.spec.symbol_form.write(symbol)
         if exchange_symbol is None:
             raise ExchangeRejected(
-                f"{self.spec.name}: symbol {symbol!r} is not of the form {self.spec.symbol_form.kinds}",
+                f"{self.spec.name}: symbol {symbol!r} is not of the form {self.spec.symbol_form.kinds} in unified names",
                 exchange=self.spec.name,
                 symbol=symbol,
             )

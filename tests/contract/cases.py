@@ -16,7 +16,7 @@ class Case:
     `ccxt_id` and `ccxt_options` are the class and options that make ccxt read the same kind of market. `symbol` is traded
     all the time, `quiet` has intervals without trades, `unknown` does not exist. `errors` are answers as the exchange gives
     them, (status, JSON or text), and what they mean. `ccxt_timeframes_off` are those that ccxt reads otherwise, with the
-    reason.
+    reason. `hides_delisted`: its list of symbols names only what trades now.
     """
 
     exchange: str
@@ -28,6 +28,7 @@ class Case:
     ccxt_options: Mapping[str, Any] = field(default_factory=dict)
     ccxt_has: Mapping[str, bool] = field(default_factory=dict)
     ccxt_timeframes_off: Mapping[str, str] = field(default_factory=dict)
+    hides_delisted: bool = False
 
 
 def deribit_error(code: int, message: str, **data: str) -> dict[str, Any]:
@@ -52,6 +53,27 @@ CASES = {
                 (500, {"code": -1000, "msg": "An unknown error occurred while processing the request."}, Unavailable),
                 (503, {"code": -1008, "msg": "Server is currently overloaded."}, Unavailable),
                 (400, {"code": -1007, "msg": "Timeout waiting for response from backend server."}, Unavailable),
+            ),
+        ),
+        Case(
+            "bitfinex",
+            "bitfinex",
+            symbol="BTC/USD",
+            quiet="ZEC/USD",
+            unknown="NOPE/USD",
+            ccxt_has={"fetchCurrencies": False},
+            hides_delisted=True,
+            errors=(
+                (500, ["error", 10020, "time_interval: invalid"], Rejected),
+                (500, ["error", 10020, "symbol: invalid"], Rejected),
+                (500, ["error", 10020, "limit: invalid"], Rejected),
+                (429, ["error", 11010, "ratelimit: error"], Throttled),
+                (200, ["error", 11010, "ratelimit: error"], Throttled),
+                (429, {"error": "ERR_RATE_LIMIT"}, Throttled),
+                (500, ["error", 20060, "maintenance"], Unavailable),
+                (500, ["error", 10000, "unknown"], Unavailable),
+                (503, {"code": 503, "error": "temporarily_unavailable", "error_description": "Sorry."}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
             ),
         ),
         Case(
@@ -107,6 +129,28 @@ CASES = {
                 (200, None, Unavailable),
                 (502, "<html>Bad Gateway</html>", Unavailable),
                 (200, {"status": "err", "response": "temporarily unavailable"}, Unavailable),
+            "gate",
+            "gate",
+            ccxt_options={"fetchMarkets": {"types": ["spot"]}},
+            ccxt_has={"fetchCurrencies": False},
+            ccxt_timeframes_off={"1M": "ccxt has no months here, and would send its own name for them"},
+            errors=(
+                (400, {"label": "INVALID_CURRENCY", "message": "Invalid currency NOPE"}, Rejected),
+                (400, {"label": "INVALID_CURRENCY_PAIR", "message": "Invalid currency pair BTCUSDT"}, Rejected),
+                (
+                    400,
+                    {
+                        "label": "INVALID_PARAM_VALUE",
+                        "message": "Candlestick too long ago. Maximum 10000 points ago are allowed",
+                    },
+                    Rejected,
+                ),
+                (403, {"label": "IP_FORBIDDEN", "message": "Request forbidden from this location"}, Rejected),
+                (429, {"label": "TOO_MANY_REQUESTS", "message": "Request Rate limit Exceeded"}, Throttled),
+                (200, {"label": "TOO_MANY_REQUESTS", "message": "Request Rate limit Exceeded"}, Throttled),
+                (500, {"label": "INTERNAL", "message": "Internal server error"}, Unavailable),
+                (400, {"label": "TOO_BUSY", "message": "System is busy"}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
             ),
         ),
         Case(
@@ -121,6 +165,25 @@ CASES = {
                 (200, {"error": ["EService:Unavailable"]}, Unavailable),
                 (200, {"error": ["EService:Busy"]}, Unavailable),
                 (520, "<html>origin error</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "kucoin",
+            "kucoin",
+            ccxt_options={"fetchMarkets": {"types": ["spot"], "fetchTickersFees": False}},
+            ccxt_has={"fetchCurrencies": False},
+            ccxt_timeframes_off={"1M": "ccxt counts a month as thirty days, so its range holds fewer months"},
+            errors=(
+                (200, {"code": "400100", "msg": "This pair is not provided at present."}, Rejected),
+                (200, {"code": "400100", "msg": "Unsupported trading pair."}, Rejected),
+                (200, {"code": "400100", "msg": "Incorrect candlestick type."}, Rejected),
+                (200, {"code": "400302", "msg": "Our services are currently unavailable in the U.S."}, Rejected),
+                (429, {"code": "429000", "msg": "Too many requests. System-level rate limit exceeded."}, Throttled),
+                (200, {"code": "429000", "msg": "Too Many Requests"}, Throttled),
+                (200, {"code": "200002", "msg": "Too many requests in a short period of time, please retry later"}, Throttled),
+                (429, "error code: 1015", Throttled),
+                (200, {"code": "500000", "msg": "Internal Server Error"}, Unavailable),
+                (503, "<html>Service unavailable</html>", Unavailable),
             ),
         ),
         Case(
