@@ -7,11 +7,23 @@ from local_emulator.simulator.wire_binance import BINANCE
 from local_emulator.simulator.wire_bitfinex import BITFINEX
 from local_emulator.simulator.wire_coinbase import COINBASE
 from local_emulator.simulator.wire_deribit import DERIBIT
-from local_emulator.simulator.wire_hyperliquid import HYPERLIQUID
 from local_emulator.simulator.wire_gate import GATE
+from local_emulator.simulator.wire_hyperliquid import HYPERLIQUID
 from local_emulator.simulator.wire_kraken import KRAKEN
 from local_emulator.simulator.wire_kucoin import KUCOIN
 from local_emulator.simulator.wire_okx import OKX
 
-WIRES: Final[dict[str, Wire]] = {wire.name: wire for wire in (BINANCE, COINBASE, DERIBIT, HYPERLIQUID, KRAKEN, OKX)}
-WIRES: Final[dict[str, Wire]] = {wire.name: wire for wire in (BINANCE, BITFINEX, COINBASE, GATE, KRAKEN, KUCOIN, OKX)}
+WIRES: Final[dict[str, Wire]] = {
+    wire.name: wire
+    for wire in (
+        BINANCE,
+        BITFINEX,
+        COINBASE,
+        DERIBIT,
+        GATE,
+        HYPERLIQUID,
+        KRAKEN,
+        KUCOIN,
+        OKX,
+    )
+}

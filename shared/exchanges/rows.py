@@ -39,8 +39,9 @@ NUMBER_LETTERS: Final = b"0123456789.+-eE"
 ISO_LETTERS: Final = frozenset("0123456789-:T")
 ISO_CHARS: Final = 19
 # No time in any unit has as many.
-DIGITS_MAX: Final = 20
+DIGITS_MAX: Final = 18
 # One after the other, each a number or the text of one.
+_WHOLE_NUMBERS: Final = SchemaValidator(core_schema.tuple_schema([core_schema.int_schema()], variadic_item_index=0))
 _NUMBERS: Final = SchemaValidator(
     core_schema.tuple_schema([core_schema.float_schema(allow_inf_nan=False)], variadic_item_index=0)
 )
@@ -272,7 +273,9 @@ def _parse_written_times(column: list[Any], parse: Callable[[Any], int]) -> list
         return []
     if parse is _parse_whole:
         text = "".join(column)
-        return list(map(int, column)) if text.isascii() and text.isdigit() and len(text) < DIGITS_MAX * len(column) else []
+        if not text.isascii() or not text.isdigit() or "" in column or max(map(len, column)) > DIGITS_MAX:
+            return []
+        return list(_WHOLE_NUMBERS.validate_python(column))
     # 2024-01-31T23:59:00, in UTC.
     if set(map(len, column)) != {ISO_CHARS} or not ISO_LETTERS.issuperset("".join(column)):
         return []
