@@ -38,8 +38,6 @@ EXCERPT_CHARS: Final = 60
 NUMBER_LETTERS: Final = b"0123456789.+-eE"
 ISO_LETTERS: Final = frozenset("0123456789-:T")
 ISO_CHARS: Final = 19
-# No time in any unit has as many.
-DIGITS_MAX: Final = 18
 # One after the other, each a number or the text of one.
 _WHOLE_NUMBERS: Final = SchemaValidator(core_schema.tuple_schema([core_schema.int_schema()], variadic_item_index=0))
 _NUMBERS: Final = SchemaValidator(
@@ -97,14 +95,18 @@ def decode_open_times(rows: Rows, spec: ExchangeSpec, timeframe: Timeframe) -> I
         index = next(index for index, row in enumerate(rows) if type(row) is not shape)
         _refuse(spec, f"row {index} is not {'an object' if shape is dict else 'an array'}: {_excerpt(rows[index])}")
     times_ms = _parse_times(_column(rows, key, spec), spec, key)
-    for is_bad, problem in (
-        ((times_ms < OPEN_MS_MIN) | (times_ms > OPEN_MS_MAX), "is no time of a candle, perhaps in a wrong unit"),
-        (~timeframe.are_open_times(times_ms), f"is off the {timeframe.name} grid"),
-    ):
-        if is_bad.any():
-            index = int(is_bad.argmax())
-            _refuse(spec, f"row {index}: open time {_excerpt(rows[index][key])} {problem}")
+    if len(times_ms) and not (times_ms.min() >= OPEN_MS_MIN and times_ms.max() <= OPEN_MS_MAX):
+        is_bad = (times_ms < OPEN_MS_MIN) | (times_ms > OPEN_MS_MAX)
+        _refuse_time(rows, key, is_bad, "is no time of a candle, perhaps in a wrong unit", spec)
+    is_on_grid = timeframe.are_open_times(times_ms)
+    if not is_on_grid.all():
+        _refuse_time(rows, key, ~is_on_grid, f"is off the {timeframe.name} grid", spec)
     return times_ms
+
+
+def _refuse_time(rows: Rows, key: int | str, is_bad: NDArray[np.bool_], problem: str, spec: ExchangeSpec) -> NoReturn:
+    index = int(is_bad.argmax())
+    _refuse(spec, f"row {index}: open time {_excerpt(rows[index][key])} {problem}")
 
 
 def decode(
@@ -125,7 +127,10 @@ def decode(
     if not len(kept):
         return CandleBatch.empty()
     if len(kept) < len(rows):
-        rows = [rows[index] for index in kept.tolist()]
+        first, last = int(kept[0]), int(kept[-1])
+        # What is dropped nearly always stands at one end.
+        is_run = last - first + 1 == len(kept)
+        rows = rows[first : last + 1] if is_run else [rows[index] for index in kept.tolist()]
         opens_ms = opens_ms[kept]
     columns = [
         _parse_numbers(column, key, spec, kept)
@@ -273,9 +278,9 @@ def _parse_written_times(column: list[Any], parse: Callable[[Any], int]) -> list
         return []
     if parse is _parse_whole:
         text = "".join(column)
-        if not text.isascii() or not text.isdigit() or "" in column or max(map(len, column)) > DIGITS_MAX:
-            return []
-        return list(_WHOLE_NUMBERS.validate_python(column))
+        with suppress(ValueError):
+            return list(_WHOLE_NUMBERS.validate_python(column)) if text.isascii() and text.isdigit() else []
+        return []
     # 2024-01-31T23:59:00, in UTC.
     if set(map(len, column)) != {ISO_CHARS} or not ISO_LETTERS.issuperset("".join(column)):
         return []
