@@ -76,4 +76,8 @@ SPEC: Final = ExchangeSpec(
         active={"status": "TRADING"},
     ),
     ping_path="/api/v3/ping",
+    quirks=(
+        "Not served to the United States, nor from cloud regions there: it answers 451, and the job goes to error.",
+        "Its limit is per address: other programs behind the same address are counted, and charged here too.",
+    ),
 )
