@@ -5,6 +5,8 @@ from typing import Final
 from local_emulator.simulator.wire import Wire
 from local_emulator.simulator.wire_binance import BINANCE
 from local_emulator.simulator.wire_bitfinex import BITFINEX
+from local_emulator.simulator.wire_bybit import BYBIT
+from local_emulator.simulator.wire_bybitlinear import BYBIT_LINEAR
 from local_emulator.simulator.wire_coinbase import COINBASE
 from local_emulator.simulator.wire_deribit import DERIBIT
 from local_emulator.simulator.wire_gate import GATE
@@ -18,6 +20,8 @@ WIRES: Final[dict[str, Wire]] = {
     for wire in (
         BINANCE,
         BITFINEX,
+        BYBIT,
+        BYBIT_LINEAR,
         COINBASE,
         DERIBIT,
         GATE,

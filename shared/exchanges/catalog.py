@@ -12,6 +12,8 @@ EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "binance": "shared.exchanges.binance",
         "bitfinex": "shared.exchanges.bitfinex",
+        "bybit": "shared.exchanges.bybit",
+        "bybitlinear": "shared.exchanges.bybitlinear",
         "coinbase": "shared.exchanges.coinbase",
         "deribit": "shared.exchanges.deribit",
         "gate": "shared.exchanges.gate",
