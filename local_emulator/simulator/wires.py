@@ -4,6 +4,8 @@ from typing import Final
 
 from local_emulator.simulator.wire import Wire
 from local_emulator.simulator.wire_binance import BINANCE
+from local_emulator.simulator.wire_binanceus import BINANCE_US
+from local_emulator.simulator.wire_binanceusdm import BINANCE_USDM
 from local_emulator.simulator.wire_bitfinex import BITFINEX
 from local_emulator.simulator.wire_bybit import BYBIT
 from local_emulator.simulator.wire_bybitlinear import BYBIT_LINEAR
@@ -19,6 +21,8 @@ WIRES: Final[dict[str, Wire]] = {
     wire.name: wire
     for wire in (
         BINANCE,
+        BINANCE_US,
+        BINANCE_USDM,
         BITFINEX,
         BYBIT,
         BYBIT_LINEAR,
