@@ -7,11 +7,13 @@ from local_emulator.simulator.wire_binance import BINANCE
 from local_emulator.simulator.wire_binanceus import BINANCE_US
 from local_emulator.simulator.wire_binanceusdm import BINANCE_USDM
 from local_emulator.simulator.wire_bitfinex import BITFINEX
+from local_emulator.simulator.wire_bitget import BITGET
 from local_emulator.simulator.wire_bybit import BYBIT
 from local_emulator.simulator.wire_bybitlinear import BYBIT_LINEAR
 from local_emulator.simulator.wire_coinbase import COINBASE
 from local_emulator.simulator.wire_deribit import DERIBIT
 from local_emulator.simulator.wire_gate import GATE
+from local_emulator.simulator.wire_gemini import GEMINI
 from local_emulator.simulator.wire_hyperliquid import HYPERLIQUID
 from local_emulator.simulator.wire_kraken import KRAKEN
 from local_emulator.simulator.wire_kucoin import KUCOIN
@@ -24,11 +26,13 @@ WIRES: Final[dict[str, Wire]] = {
         BINANCE_US,
         BINANCE_USDM,
         BITFINEX,
+        BITGET,
         BYBIT,
         BYBIT_LINEAR,
         COINBASE,
         DERIBIT,
         GATE,
+        GEMINI,
         HYPERLIQUID,
         KRAKEN,
         KUCOIN,

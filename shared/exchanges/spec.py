@@ -124,7 +124,8 @@ class SymbolForm:
     `spot_long` is used instead of `spot` when a side has more than three characters; `swap` for `BASE/QUOTE:SETTLE`, unless
     `swap_by_settle` has another for that settlement currency or, under INVERSE, for contracts settled in their base. A form
     that is None is not traded there. `aliases` maps the unified currency to the exchange's own; by the name of one of these
-    no other currency can be asked for, since the exchange would take it for that one.
+    no other currency can be asked for, since the exchange would take it for that one. Where names are in one case, unified
+    currencies are in capitals, whatever the list of symbols has.
     """
 
     INVERSE: ClassVar[str] = "base"
@@ -135,6 +136,7 @@ class SymbolForm:
     swap_by_settle: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     is_lower_case: bool = False
+    is_upper_case: bool = False
 
     @property
     def kinds(self) -> str:
@@ -155,7 +157,9 @@ class SymbolForm:
         if template is None:
             return None
         text = template.format(**names)
-        return text.lower() if self.is_lower_case else text
+        if self.is_lower_case:
+            return text.lower()
+        return text.upper() if self.is_upper_case else text
 
     def _is_taken(self, currency: str) -> bool:
         """Whether the exchange means another currency by that name."""
@@ -167,13 +171,16 @@ class SymbolForm:
 
     def unify(self, currency: str) -> str:
         """The unified name of the exchange's name of a currency."""
-        own = currency.upper() if self.is_lower_case else currency
+        own = currency.upper() if self.is_lower_case or self.is_upper_case else currency
         return next((unified for unified, alias in self.aliases.items() if alias == own), own)
 
 
 @dataclass(frozen=True, slots=True)
 class CandlesRequest:
-    """The request for one page. `page_limit` is the most rows one answer holds; `page_limits` where a timeframe has fewer."""
+    """The request for one page. `page_limit` is the most rows one answer holds; `page_limits` where a timeframe has fewer.
+
+    `spare_rows` are asked for on top of those needed: a bound that counts otherwise than documented pushes none of them out.
+    """
 
     path: str
     params: Mapping[str, Template]
@@ -182,6 +189,7 @@ class CandlesRequest:
     page_limits: Mapping[str, int] = field(default_factory=dict)
     start_shift: Shift = Shift()
     end_shift: Shift = Shift()
+    spare_rows: int = 0
     method: str = "GET"
 
     def limit_of(self, timeframe: str) -> int:

@@ -74,10 +74,14 @@ class Bench(BaseAdapter):
 
     def client(self) -> ExchangeClient:
         """Ours, talking to this."""
+        return ExchangeClient(load_spec(self._exchange.wire.name), session=self.session(), now_ms=lambda: NOW_MS)
+
+    def session(self) -> requests.Session:
+        """One that reaches this whatever it asks for."""
         session = requests.Session()
         session.trust_env = False
         session.mount("https://", self)
-        return ExchangeClient(load_spec(self._exchange.wire.name), session=session, now_ms=lambda: NOW_MS)
+        return session
 
     def _span(self, incoming: IncomingRequest) -> Span | None:
         for route in self._exchange.wire.routes:

@@ -36,6 +36,10 @@ def deribit_error(code: int, message: str, **data: str) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "error": error, "testnet": False, "usIn": 1, "usOut": 2, "usDiff": 1}
 
 
+def gemini_error(reason: str, message: str) -> dict[str, str]:
+    return {"result": "error", "reason": reason, "message": message}
+
+
 CASES = {
     case.exchange: case
     for case in (
@@ -105,6 +109,26 @@ CASES = {
                 (500, ["error", 10000, "unknown"], Unavailable),
                 (503, {"code": 503, "error": "temporarily_unavailable", "error_description": "Sorry."}, Unavailable),
                 (502, "<html>Bad gateway</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "bitget",
+            "bitget",
+            ccxt_options={"fetchMarkets": {"types": ["spot"]}},
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (400, {"code": "40034", "msg": "Parameter NOPEUSDT does not exist", "data": None}, Rejected),
+                (200, {"code": "40034", "msg": "Parameter does not exist", "data": None}, Rejected),
+                (400, {"code": "400172", "msg": "Parameter verification failed", "data": None}, Rejected),
+                (400, {"code": "40020", "msg": "Parameter limit error", "data": None}, Rejected),
+                (200, {"code": "40309", "msg": "The contract has been removed", "data": None}, Rejected),
+                (429, {"code": "429", "msg": "Too Many Requests", "requestTime": 1748721720474, "data": None}, Throttled),
+                (200, {"code": "429", "msg": "Too Many Requests", "data": None}, Throttled),
+                (403, "<html>Attention Required! | Cloudflare</html>", Throttled),
+                (400, {"code": "40200", "msg": "Server upgrade, please try again later", "data": None}, Unavailable),
+                (200, {"code": "40015", "msg": "System is abnormal, please try again later", "data": None}, Unavailable),
+                (400, {"code": "41114", "msg": "The current trading pair is under maintenance", "data": None}, Unavailable),
+                (500, {"code": "40725", "msg": "service return an error", "data": None}, Unavailable),
             ),
         ),
         Case(
@@ -200,6 +224,25 @@ CASES = {
                 (500, {"label": "INTERNAL", "message": "Internal server error"}, Unavailable),
                 (400, {"label": "TOO_BUSY", "message": "System is busy"}, Unavailable),
                 (502, "<html>Bad gateway</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "gemini",
+            "gemini",
+            symbol="BTC/USD",
+            quiet="ZEC/GUSD",
+            unknown="NOPE/USD",
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (400, "Supplied value 'nopeusd' is not a valid symbol", Rejected),
+                (400, gemini_error("InvalidParameterValue", "time_frame expects one of the following: [1m, 5m]"), Rejected),
+                (404, gemini_error("EndpointNotFound", "API entry point not found"), Rejected),
+                (429, gemini_error("RateLimit", "Requests were made too frequently"), Throttled),
+                (200, gemini_error("RateLimit", "Requests were made too frequently"), Throttled),
+                (429, "Too Many Requests", Throttled),
+                (503, gemini_error("Maintenance", "The Gemini Exchange is currently undergoing maintenance."), Unavailable),
+                (500, gemini_error("System", "We are experiencing technical issues"), Unavailable),
+                (502, "<html>Bad Gateway</html>", Unavailable),
             ),
         ),
         Case(

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-import requests
 
 from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
 from tests.contract.bench import Bench
@@ -14,10 +13,11 @@ HOUR_S = TIMEFRAMES["1h"].floor(NOW_MS) // 1_000
 
 
 def ask(exchange: str, path: str, **query: Any) -> tuple[int, Any]:
-    session = requests.Session()
-    session.trust_env = False
-    session.mount("https://", Bench(exchange))
-    answer = session.get(f"https://exchange.example{path}", params={name.rstrip("_"): value for name, value in query.items()})
+    answer = (
+        Bench(exchange)
+        .session()
+        .get(f"https://exchange.example{path}", params={name.rstrip("_"): value for name, value in query.items()})
+    )
     return answer.status_code, answer.json()
 
 
@@ -100,6 +100,58 @@ def test_kucoin_gives_the_newest_hundred_or_the_newest_1500_before_its_end() -> 
 def test_kucoin_refuses_inside_http_200(query: dict[str, Any]) -> None:
     status, answer = kucoin(**query)
     assert (status, answer["code"]) == (200, "400100")
+
+
+def bitget(kind: str = "candles", **query: Any) -> tuple[int, Any]:
+    return ask("bitget", f"/api/v2/spot/market/{kind}", **{"symbol": "BTCUSDT", "granularity": "1min", **query})
+
+
+def test_bitget_takes_the_newest_before_its_end_whatever_the_start() -> None:
+    end_ms = MINUTE_S * 1_000
+    _, answer = bitget()
+    assert [int(row[0]) for row in answer["data"]] == [end_ms - back * MINUTE_MS for back in range(100)][::-1]
+    for start_ms in (end_ms - 500 * MINUTE_MS, end_ms):
+        _, answer = bitget(startTime=start_ms, endTime=end_ms, limit=2)
+        assert [int(row[0]) for row in answer["data"]] == [end_ms - 2 * MINUTE_MS, end_ms - MINUTE_MS]
+    _, answer = bitget(granularity="1Dutc", limit=1_000)
+    assert len(answer["data"]) == 300
+
+
+def test_bitgets_plain_candles_reach_1440_bars_back_with_their_limit_and_the_archive_has_what_has_closed() -> None:
+    old_ms = MINUTE_S * 1_000 - 1_000 * MINUTE_MS
+    assert [len(bitget(endTime=old_ms, limit=limit)[1]["data"]) for limit in (440, 441)] == [440, 0]
+    _, answer = bitget("history-candles", endTime=old_ms - DAY_MS + 2_000, limit=2)
+    assert [int(row[0]) for row in answer["data"]] == [old_ms - DAY_MS - back * MINUTE_MS for back in (2, 1)]
+    _, answer = bitget("history-candles", endTime=NOW_MS)
+    assert int(answer["data"][-1][0]) == MINUTE_S * 1_000 - MINUTE_MS
+
+
+@pytest.mark.parametrize(
+    ("kind", "query", "code"),
+    [
+        ("candles", {"symbol": "NOPEUSDT"}, "40034"),
+        ("candles", {"symbol": ""}, "40019"),
+        ("candles", {"granularity": "1m"}, "400171"),
+        ("candles", {"limit": 1_001}, "40020"),
+        ("history-candles", {"endTime": NOW_MS, "limit": 201}, "40020"),
+        ("history-candles", {}, "400172"),
+    ],
+)
+def test_bitget_refuses_with_a_code(kind: str, query: dict[str, Any], code: str) -> None:
+    status, answer = bitget(kind, **query)
+    assert (status, answer["code"], answer["data"]) == (400, code, None)
+
+
+def test_gemini_has_one_window_for_each_width_and_refuses_other_symbols_in_plain_text() -> None:
+    for width, rows in {"1m": 1_440, "5m": 2_015, "15m": 1_343, "30m": 1_439, "1hr": 1_463}.items():
+        _, page = ask("gemini", f"/v2/candles/BTCUSD/{width}", start=1, limit=3)
+        assert len(page) == rows
+        assert page[0][0] > page[-1][0]
+    status, answer = ask("gemini", "/v2/candles/btcusd/1h")
+    assert (status, answer["reason"]) == (400, "InvalidParameterValue")
+    assert (Bench("gemini").session().get("https://exchange.example/v2/candles/nopeusd/1m").text) == (
+        "Supplied value 'nopeusd' is not a valid symbol"
+    )
 
 
 def test_prices_and_volumes_stand_in_each_ones_own_columns() -> None:

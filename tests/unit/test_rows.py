@@ -264,6 +264,35 @@ def test_lists_of_plain_ids_are_split_by_the_pattern() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pair_id", "symbol"),
+    [
+        ("btcusd", "BTC/USD"),
+        ("btcusdt", "BTC/USDT"),
+        ("dogegusd", "DOGE/GUSD"),
+        ("gusdusd", "GUSD/USD"),
+        ("gusdsgd", "GUSD/SGD"),
+        ("jitosolsol", "JITOSOL/SOL"),
+        ("opgusd", "OP/GUSD"),
+        ("paxgusd", "PAXG/USD"),
+        ("paxggusd", "PAXG/GUSD"),
+        ("rlusdusdc", "RLUSD/USDC"),
+        ("rndrrlusd", "RNDR/RLUSD"),
+        ("usd1usd", "USD1/USD"),
+        ("usdcusd", "USDC/USD"),
+        ("usdgusd", "USDG/USD"),
+        ("usdggusd", "USDG/GUSD"),
+        ("usdtusdc", "USDT/USDC"),
+        ("btcgusdperp", None),
+    ],
+)
+def test_an_id_without_a_separator_is_split_where_a_quote_begins(pair_id: str, symbol: str | None) -> None:
+    gemini = load_spec("gemini")
+    found = [market.symbol for market in decode_markets([pair_id], gemini)]
+    assert found == ([] if symbol is None else [symbol])
+    assert [gemini.symbol_form.write(each) for each in found] == [pair_id] * len(found)
+
+
+@pytest.mark.parametrize(
     ("name", "symbol", "expected"),
     [
         ("binance", "BTC/USDT", "BTCUSDT"),
@@ -272,6 +301,10 @@ def test_lists_of_plain_ids_are_split_by_the_pattern() -> None:
         ("kraken", "ETH/BTC", "ETHXBT"),
         ("kraken", "DOGE/EUR", "XDGEUR"),
         ("kraken", "XBT/USD", None),
+        ("bitget", "TON/USDT", "TONCOINUSDT"),
+        ("bitget", "omni/USDT", "OMNIUSDT"),
+        ("bitget", "OMNI/USDT", None),
+        ("gemini", "BTC/GUSD", "btcgusd"),
         ("bitfinex", "LUNA/USDT", "tLUNA2:UST"),
         ("bitfinex", "LUNC/USD", "tLUNA:USD"),
         ("bitfinex", "BTC/UST", None),
