@@ -10,12 +10,14 @@ from local_emulator.simulator.wire_bitfinex import BITFINEX
 from local_emulator.simulator.wire_bybit import BYBIT
 from local_emulator.simulator.wire_bybitlinear import BYBIT_LINEAR
 from local_emulator.simulator.wire_coinbase import COINBASE
+from local_emulator.simulator.wire_cryptocom import CRYPTOCOM
 from local_emulator.simulator.wire_deribit import DERIBIT
 from local_emulator.simulator.wire_gate import GATE
 from local_emulator.simulator.wire_hyperliquid import HYPERLIQUID
 from local_emulator.simulator.wire_kraken import KRAKEN
 from local_emulator.simulator.wire_kucoin import KUCOIN
 from local_emulator.simulator.wire_okx import OKX
+from local_emulator.simulator.wire_upbit import UPBIT
 
 WIRES: Final[dict[str, Wire]] = {
     wire.name: wire
@@ -27,11 +29,13 @@ WIRES: Final[dict[str, Wire]] = {
         BYBIT,
         BYBIT_LINEAR,
         COINBASE,
+        CRYPTOCOM,
         DERIBIT,
         GATE,
         HYPERLIQUID,
         KRAKEN,
         KUCOIN,
         OKX,
+        UPBIT,
     )
 }

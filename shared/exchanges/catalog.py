@@ -17,12 +17,14 @@ EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
         "bybit": "shared.exchanges.bybit",
         "bybitlinear": "shared.exchanges.bybitlinear",
         "coinbase": "shared.exchanges.coinbase",
+        "cryptocom": "shared.exchanges.cryptocom",
         "deribit": "shared.exchanges.deribit",
         "gate": "shared.exchanges.gate",
         "hyperliquid": "shared.exchanges.hyperliquid",
         "kraken": "shared.exchanges.kraken",
         "kucoin": "shared.exchanges.kucoin",
         "okx": "shared.exchanges.okx",
+        "upbit": "shared.exchanges.upbit",
     }
 )
 

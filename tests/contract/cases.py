@@ -154,6 +154,20 @@ CASES = {
             ),
         ),
         Case(
+            "cryptocom",
+            "cryptocom",
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (400, {"code": 40004, "message": "Invalid instrument_name"}, Rejected),
+                (400, {"code": 40003, "message": "Invalid request"}, Rejected),
+                (200, {"code": 30003, "message": "SYMBOL_NOT_FOUND"}, Rejected),
+                (429, {"code": 42901, "message": "TOO_MANY_REQUESTS"}, Throttled),
+                (200, {"code": 10006, "message": "TOO_MANY_REQUESTS"}, Throttled),
+                (200, {"code": 9010001, "message": "SERVICE_UNAVAILABLE"}, Unavailable),
+                (500, {"code": 50001, "message": "INTERNAL_ERROR"}, Unavailable),
+            ),
+        ),
+        Case(
             "deribit",
             "deribit",
             # All three forms: an inverse and a linear perpetual, and spot.
@@ -268,6 +282,22 @@ CASES = {
                 (200, {"code": "50001", "msg": "Service temporarily unavailable", "data": []}, Unavailable),
                 (200, {"code": "50026", "msg": "System error", "data": []}, Unavailable),
                 (503, {"code": "50013", "msg": "Systems are busy.", "data": []}, Unavailable),
+            ),
+        ),
+        Case(
+            "upbit",
+            "upbit",
+            symbol="BTC/KRW",
+            quiet="ZEC/KRW",
+            unknown="NOPE/KRW",
+            hides_delisted=True,
+            errors=(
+                (404, {"error": {"name": "404", "message": "Code not found"}}, Rejected),
+                (400, {"error": {"name": "invalid_parameter", "message": "Invalid parameter."}}, Rejected),
+                (429, {"error": {"name": "too_many_requests", "message": "Too many API requests."}}, Throttled),
+                (418, {"error": {"name": "too_many_requests", "message": "You are blocked."}}, Throttled),
+                (500, {"error": {"name": "server_error", "message": "An internal error occurred."}}, Unavailable),
+                (503, "<html>maintenance</html>", Unavailable),
             ),
         ),
     )
