@@ -13,10 +13,12 @@ from local_emulator.simulator.wire_coinbase import COINBASE
 from local_emulator.simulator.wire_cryptocom import CRYPTOCOM
 from local_emulator.simulator.wire_deribit import DERIBIT
 from local_emulator.simulator.wire_gate import GATE
+from local_emulator.simulator.wire_gemini import GEMINI
 from local_emulator.simulator.wire_hyperliquid import HYPERLIQUID
 from local_emulator.simulator.wire_kraken import KRAKEN
 from local_emulator.simulator.wire_kucoin import KUCOIN
 from local_emulator.simulator.wire_okx import OKX
+from local_emulator.simulator.wire_poloniex import POLONIEX
 from local_emulator.simulator.wire_upbit import UPBIT
 
 WIRES: Final[dict[str, Wire]] = {
@@ -32,10 +34,12 @@ WIRES: Final[dict[str, Wire]] = {
         CRYPTOCOM,
         DERIBIT,
         GATE,
+        GEMINI,
         HYPERLIQUID,
         KRAKEN,
         KUCOIN,
         OKX,
+        POLONIEX,
         UPBIT,
     )
 }

@@ -20,10 +20,12 @@ EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
         "cryptocom": "shared.exchanges.cryptocom",
         "deribit": "shared.exchanges.deribit",
         "gate": "shared.exchanges.gate",
+        "gemini": "shared.exchanges.gemini",
         "hyperliquid": "shared.exchanges.hyperliquid",
         "kraken": "shared.exchanges.kraken",
         "kucoin": "shared.exchanges.kucoin",
         "okx": "shared.exchanges.okx",
+        "poloniex": "shared.exchanges.poloniex",
         "upbit": "shared.exchanges.upbit",
     }
 )
