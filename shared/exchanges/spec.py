@@ -234,11 +234,13 @@ class ErrorRule:
 class ErrorForm:
     """Where an answer carries its error, whatever its HTTP status, and what the errors mean: the first rule that fits.
 
-    A code in `ok_codes` is no error. Where no rule fits, client.py judges by the status.
+    A code in `ok_codes` is no error. `other_code_paths`: where else a code may stand, if some errors have another form.
+    Where no rule fits, client.py judges by the status.
     """
 
     rules: tuple[ErrorRule, ...]
     code_path: tuple[PathStep, ...] = ()
+    other_code_paths: tuple[tuple[PathStep, ...], ...] = ()
     message_path: tuple[PathStep, ...] = ()
     ok_codes: tuple[str, ...] = ()
 

@@ -77,6 +77,29 @@ CASES = {
             ),
         ),
         Case(
+            "bitstamp",
+            "bitstamp",
+            symbol="BTC/USD",
+            quiet="ZEC/USD",
+            unknown="NOPE/USD",
+            errors=(
+                (404, {"response_code": "404.003", "response_explanation": "Currency pair not found."}, Rejected),
+                (404, "<html>Page not found</html>", Rejected),
+                (
+                    400,
+                    {"code": "validation-error", "errors": [{"field": "step", "message": "Invalid.", "code": "invalid"}]},
+                    Rejected,
+                ),
+                (200, {"code": "validation-error", "errors": [{"field": "limit", "message": "Invalid."}]}, Rejected),
+                (400, {"status": "error", "reason": "Too fast.", "response_code": "400.002"}, Throttled),
+                (400, {"response_code": "400.067", "response_explanation": "Exceeded client rate limit."}, Throttled),
+                (429, "<html>Too Many Requests</html>", Throttled),
+                (200, {"error": "Bitstamp.net is under scheduled maintenance. We'll be back soon."}, Unavailable),
+                (500, {"response_code": "500.002", "response_explanation": "An internal service failed."}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
+            ),
+        ),
+        Case(
             "coinbase",
             "coinbaseexchange",
             errors=(

@@ -112,3 +112,27 @@ def test_prices_and_volumes_stand_in_each_ones_own_columns() -> None:
     assert float(rows[0][1]) == pytest.approx(float(rows[0][6]) * float(rows[0][2]), rel=0.05)
     _, answer = kucoin(startAt=MINUTE_S - MINUTE_MS // 1_000, endAt=MINUTE_S)
     assert float(answer["data"][0][4]) == min(map(float, answer["data"][0][1:5]))
+
+
+def bitstamp(pair: str = "btcusd", **query: Any) -> tuple[int, Any]:
+    return ask("bitstamp", f"/api/v2/ohlc/{pair}/", **{"step": 60, "limit": 10, **query})
+
+
+def bitstamp_opens(**query: Any) -> list[int]:
+    return [int(row["timestamp"]) for row in bitstamp(**query)[1]["data"]["ohlc"]]
+
+
+def test_bitstamp_keeps_the_newest_between_its_bounds_and_goes_forward_from_a_start() -> None:
+    start_s = MINUTE_S - 100 * 60
+    assert bitstamp_opens(start=start_s, end=start_s + 600) == [start_s + at * 60 for at in range(1, 11)]
+    assert bitstamp_opens(start=start_s + 59, limit=2) == [start_s, start_s + 60]
+    assert bitstamp_opens(end=start_s, limit=2) == [start_s - 60, start_s]
+    assert bitstamp_opens(limit=1) == [MINUTE_S]
+    assert bitstamp_opens(limit=1, exclude_current_candle="true") == [MINUTE_S - 60]
+
+
+@pytest.mark.parametrize(("query", "field"), [({"limit": ""}, "limit"), ({"limit": 1_001}, "limit"), ({"step": 61}, "step")])
+def test_bitstamp_names_the_field_that_it_refuses(query: dict[str, Any], field: str) -> None:
+    status, answer = bitstamp(**query)
+    assert (status, answer["code"], answer["errors"][0]["field"]) == (400, "validation-error", field)
+    assert bitstamp("nopeusd")[0] == 404
