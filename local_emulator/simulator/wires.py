@@ -12,6 +12,7 @@ from local_emulator.simulator.wire_gate import GATE
 from local_emulator.simulator.wire_hyperliquid import HYPERLIQUID
 from local_emulator.simulator.wire_kraken import KRAKEN
 from local_emulator.simulator.wire_kucoin import KUCOIN
+from local_emulator.simulator.wire_mexc import MEXC
 from local_emulator.simulator.wire_okx import OKX
 
 WIRES: Final[dict[str, Wire]] = {
@@ -26,6 +27,7 @@ WIRES: Final[dict[str, Wire]] = {
         HYPERLIQUID,
         KRAKEN,
         KUCOIN,
+        MEXC,
         OKX,
     )
 }

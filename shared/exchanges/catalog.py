@@ -19,6 +19,7 @@ EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
         "hyperliquid": "shared.exchanges.hyperliquid",
         "kraken": "shared.exchanges.kraken",
         "kucoin": "shared.exchanges.kucoin",
+        "mexc": "shared.exchanges.mexc",
         "okx": "shared.exchanges.okx",
     }
 )

@@ -213,6 +213,23 @@ CASES = {
             ),
         ),
         Case(
+            "mexc",
+            "mexc",
+            errors=(
+                (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
+                (400, {"code": -1121, "msg": "Invalid interval."}, Rejected),
+                (200, {"code": 10007, "msg": "bad symbol"}, Rejected),
+                (200, {"code": -1128, "msg": "Combination of optional parameters invalid.", "_extend": None}, Rejected),
+                (429, {"code": 429, "msg": "Too Many Requests"}, Throttled),
+                (418, "<html>banned</html>", Throttled),
+                (200, {"code": 510, "msg": "Requests are too frequent, please try again later"}, Throttled),
+                (200, {"code": 500, "message": "Under maintenance, please try again later"}, Unavailable),
+                (400, {"code": 501, "msg": "System busy, try again later"}, Unavailable),
+                (200, {"code": 801, "msg": "System under maintenance"}, Unavailable),
+                (504, "<html>Gateway Time-out</html>", Unavailable),
+            ),
+        ),
+        Case(
             "okx",
             "okx",
             ccxt_options={"fetchMarkets": {"types": ["spot"]}},

@@ -136,3 +136,24 @@ def test_bitstamp_names_the_field_that_it_refuses(query: dict[str, Any], field: 
     status, answer = bitstamp(**query)
     assert (status, answer["code"], answer["errors"][0]["field"]) == (400, "validation-error", field)
     assert bitstamp("nopeusd")[0] == 404
+
+
+def mexc(**query: Any) -> tuple[int, Any]:
+    return ask("mexc", "/api/v3/klines", **{"symbol": "BTCUSDT", "interval": "60m", **query})
+
+
+def test_mexc_gives_500_at_most_and_takes_one_bound_for_none() -> None:
+    hour_ms = HOUR_S * 1_000
+    start_ms = hour_ms - 900 * HOUR_MS
+    assert [row[0] for row in mexc(startTime=start_ms, limit=1)[1]] == [hour_ms]
+    _, rows = mexc(startTime=start_ms, endTime=hour_ms, limit=1_000)
+    assert [row[0] for row in rows] == [start_ms + at * HOUR_MS for at in range(500)]
+    assert len(mexc()[1]) == 500
+    _, rows = mexc(startTime=start_ms, endTime=start_ms + HOUR_MS)
+    assert [(row[0], row[6]) for row in rows] == [(start_ms, start_ms + HOUR_MS)]
+
+
+@pytest.mark.parametrize(("query", "code"), [({"symbol": "NOPE"}, -1121), ({"interval": "1w"}, -1121), ({"limit": 0}, 700013)])
+def test_mexc_refuses_with_a_number(query: dict[str, Any], code: int) -> None:
+    status, answer = mexc(**query)
+    assert (status, answer["code"]) == (400, code)
