@@ -9,6 +9,7 @@ from local_emulator.simulator.wire_bitstamp import BITSTAMP
 from local_emulator.simulator.wire_coinbase import COINBASE
 from local_emulator.simulator.wire_deribit import DERIBIT
 from local_emulator.simulator.wire_gate import GATE
+from local_emulator.simulator.wire_htx import HTX
 from local_emulator.simulator.wire_hyperliquid import HYPERLIQUID
 from local_emulator.simulator.wire_kraken import KRAKEN
 from local_emulator.simulator.wire_kucoin import KUCOIN
@@ -24,6 +25,7 @@ WIRES: Final[dict[str, Wire]] = {
         COINBASE,
         DERIBIT,
         GATE,
+        HTX,
         HYPERLIQUID,
         KRAKEN,
         KUCOIN,

@@ -16,6 +16,7 @@ EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
         "coinbase": "shared.exchanges.coinbase",
         "deribit": "shared.exchanges.deribit",
         "gate": "shared.exchanges.gate",
+        "htx": "shared.exchanges.htx",
         "hyperliquid": "shared.exchanges.hyperliquid",
         "kraken": "shared.exchanges.kraken",
         "kucoin": "shared.exchanges.kucoin",

@@ -157,3 +157,30 @@ def test_mexc_gives_500_at_most_and_takes_one_bound_for_none() -> None:
 def test_mexc_refuses_with_a_number(query: dict[str, Any], code: int) -> None:
     status, answer = mexc(**query)
     assert (status, answer["code"]) == (400, code)
+
+
+def htx(path: str = "candles", **query: Any) -> list[dict[str, Any]]:
+    status, answer = ask("htx", f"/market/history/{path}", **{"symbol": "btcusdt", "period": "1min", **query})
+    assert (status, answer["status"]) == (200, "ok")
+    rows: list[dict[str, Any]] = answer["data"]
+    return rows
+
+
+def test_htx_goes_forward_from_a_start_and_gives_the_newest_first() -> None:
+    start_s = MINUTE_S - 5_000 * 60
+    assert [row["id"] for row in htx(from_=start_s, size=3)] == [start_s + 120, start_s + 60, start_s]
+    assert [row["id"] for row in htx(from_=start_s, to=start_s + 60, size=9)] == [start_s + 60, start_s]
+    assert len(htx()) == 150
+    assert htx(from_=start_s, size=1_001) == []
+
+
+def test_htx_looks_at_no_bound_for_kline() -> None:
+    rows = htx("kline", from_=MINUTE_S - 5_000 * 60, size=2_000)
+    assert [rows[0]["id"], rows[-1]["id"]] == [MINUTE_S, MINUTE_S - 1_999 * 60]
+    assert rows[5]["vol"] == pytest.approx(rows[5]["amount"] * rows[5]["close"], rel=0.05)
+
+
+@pytest.mark.parametrize("query", [{"symbol": "nopeusdt"}, {"period": "1day"}, {"size": "x"}, {"size": 2_001}])
+def test_htx_refuses_inside_http_200(query: dict[str, Any]) -> None:
+    status, answer = ask("htx", "/market/history/kline", **{"symbol": "btcusdt", "period": "1min", **query})
+    assert (status, answer["status"], answer["err-code"]) == (200, "error", "invalid-parameter")
