@@ -5,6 +5,7 @@ from typing import Final
 from local_emulator.simulator.wire import Wire
 from local_emulator.simulator.wire_binance import BINANCE
 from local_emulator.simulator.wire_bitfinex import BITFINEX
+from local_emulator.simulator.wire_bitget import BITGET
 from local_emulator.simulator.wire_bitstamp import BITSTAMP
 from local_emulator.simulator.wire_coinbase import COINBASE
 from local_emulator.simulator.wire_deribit import DERIBIT
@@ -21,6 +22,7 @@ WIRES: Final[dict[str, Wire]] = {
     for wire in (
         BINANCE,
         BITFINEX,
+        BITGET,
         BITSTAMP,
         COINBASE,
         DERIBIT,

@@ -12,6 +12,7 @@ EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "binance": "shared.exchanges.binance",
         "bitfinex": "shared.exchanges.bitfinex",
+        "bitget": "shared.exchanges.bitget",
         "bitstamp": "shared.exchanges.bitstamp",
         "coinbase": "shared.exchanges.coinbase",
         "deribit": "shared.exchanges.deribit",

@@ -173,7 +173,11 @@ class SymbolForm:
 
 @dataclass(frozen=True, slots=True)
 class CandlesRequest:
-    """The request for one page. `page_limit` is the most rows one answer holds; `page_limits` where a timeframe has fewer."""
+    """The request for one page. `page_limit` is the most rows one answer holds; `page_limits` where a timeframe has fewer.
+
+    `spare_rows`: `{rows}` is so many more than the range has, and page limits so many fewer than the exchange's, where it is
+    not known whether a bound counts.
+    """
 
     path: str
     params: Mapping[str, Template]
@@ -182,6 +186,7 @@ class CandlesRequest:
     page_limits: Mapping[str, int] = field(default_factory=dict)
     start_shift: Shift = Shift()
     end_shift: Shift = Shift()
+    spare_rows: int = 0
     method: str = "GET"
 
     def limit_of(self, timeframe: str) -> int:

@@ -184,3 +184,42 @@ def test_htx_looks_at_no_bound_for_kline() -> None:
 def test_htx_refuses_inside_http_200(query: dict[str, Any]) -> None:
     status, answer = ask("htx", "/market/history/kline", **{"symbol": "btcusdt", "period": "1min", **query})
     assert (status, answer["status"], answer["err-code"]) == (200, "error", "invalid-parameter")
+
+
+def bitget(path: str = "candles", **query: Any) -> tuple[int, Any]:
+    return ask("bitget", f"/api/v2/spot/market/{path}", **{"symbol": "BTCUSDT", "granularity": "1h", **query})
+
+
+def bitget_opens(path: str = "candles", **query: Any) -> list[int]:
+    return [int(row[0]) for row in bitget(path, **query)[1]["data"]]
+
+
+def test_bitget_counts_back_from_an_exclusive_end_whatever_the_start() -> None:
+    hour_ms = HOUR_S * 1_000
+    wanted = [hour_ms - back * HOUR_MS for back in (3, 2, 1)]
+    for path in ("candles", "history-candles"):
+        assert bitget_opens(path, endTime=hour_ms, limit=3) == wanted
+        assert bitget_opens(path, endTime=hour_ms, limit=3, startTime=hour_ms - HOUR_MS) == wanted
+    assert len(bitget_opens()) == 100
+    assert len(bitget_opens(limit=1_000, granularity="1Dutc")) == 300
+
+
+def test_bitget_has_nothing_recent_where_its_archive_goes_on() -> None:
+    end_ms = HOUR_S * 1_000 - 61 * DAY_MS
+    assert bitget_opens(endTime=end_ms) == []
+    assert len(bitget_opens("history-candles", endTime=end_ms, limit=200)) == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "code"),
+    [
+        ("candles", {"symbol": "NOPEUSDT"}, "40034"),
+        ("candles", {"granularity": "1day"}, "40017"),
+        ("candles", {"limit": 1_001}, "40017"),
+        ("history-candles", {"endTime": NOW_MS, "limit": 201}, "40017"),
+        ("history-candles", {}, "40019"),
+    ],
+)
+def test_bitget_refuses_with_a_code(path: str, query: dict[str, Any], code: str) -> None:
+    status, answer = bitget(path, **query)
+    assert (status, answer["code"]) == (400, code)
