@@ -173,7 +173,11 @@ class SymbolForm:
 
 @dataclass(frozen=True, slots=True)
 class CandlesRequest:
-    """The request for one page. `page_limit` is the most rows one answer holds; `page_limits` where a timeframe has fewer."""
+    """The request for one page. `page_limit` is the most rows one answer holds; `page_limits` where a timeframe has fewer.
+
+    `spare_rows`: `{rows}` is so many more than the range has, and page limits so many fewer than the exchange's, where it is
+    not known whether a bound counts.
+    """
 
     path: str
     params: Mapping[str, Template]
@@ -182,6 +186,7 @@ class CandlesRequest:
     page_limits: Mapping[str, int] = field(default_factory=dict)
     start_shift: Shift = Shift()
     end_shift: Shift = Shift()
+    spare_rows: int = 0
     method: str = "GET"
 
     def limit_of(self, timeframe: str) -> int:
@@ -234,11 +239,13 @@ class ErrorRule:
 class ErrorForm:
     """Where an answer carries its error, whatever its HTTP status, and what the errors mean: the first rule that fits.
 
-    A code in `ok_codes` is no error. Where no rule fits, client.py judges by the status.
+    A code in `ok_codes` is no error. `other_code_paths`: where else a code may stand, if some errors have another form.
+    Where no rule fits, client.py judges by the status.
     """
 
     rules: tuple[ErrorRule, ...]
     code_path: tuple[PathStep, ...] = ()
+    other_code_paths: tuple[tuple[PathStep, ...], ...] = ()
     message_path: tuple[PathStep, ...] = ()
     ok_codes: tuple[str, ...] = ()
 

@@ -138,13 +138,11 @@ class Transport:
                     f"{self.spec.name} {subject}: HTTP {status} without JSON ({exc}): {_excerpt(body)}", exchange=self.spec.name
                 ) from exc
             payload = None
-        code = find_in(payload, form.code_path) if form.code_path else None
-        if not isinstance(code, str | int) or str(code) in form.ok_codes:
-            code = None
+        code = _code_in(payload, form)
         if is_success and code is None and not _is_error_body(form, status, body):
             return Answer(payload, status, headers, latency_ms)
         message = find_in(payload, form.message_path) if form.message_path else None
-        words = ("" if code is None else str(code), "" if message is None else str(message))
+        words = (code or "", "" if message is None else str(message))
         rule = _first_rule(self.spec, status, *words, body)
         outcome = rule.outcome if rule is not None else _outcome_of(status, is_json=payload is not None)
         raise self._fault(outcome, rule, status, headers, f"{self.spec.name} {subject}: HTTP {status}: {_excerpt(body)}")
@@ -173,6 +171,12 @@ def _fill(template: Template, names: Mapping[str, int | str]) -> Any:
     if template[:1] == "{" and template[1:-1] in names:
         return names[template[1:-1]]
     return template.format(**names)
+
+
+def _code_in(payload: object, form: ErrorForm) -> str | None:
+    """The code of an error, None if there is none or it says that all is well."""
+    codes = (find_in(payload, path) for path in (form.code_path, *form.other_code_paths) if path)
+    return next((str(code) for code in codes if isinstance(code, str | int) and str(code) not in form.ok_codes), None)
 
 
 def _is_error_body(form: ErrorForm, status: int, body: bytes) -> bool:

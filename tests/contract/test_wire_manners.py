@@ -112,3 +112,114 @@ def test_prices_and_volumes_stand_in_each_ones_own_columns() -> None:
     assert float(rows[0][1]) == pytest.approx(float(rows[0][6]) * float(rows[0][2]), rel=0.05)
     _, answer = kucoin(startAt=MINUTE_S - MINUTE_MS // 1_000, endAt=MINUTE_S)
     assert float(answer["data"][0][4]) == min(map(float, answer["data"][0][1:5]))
+
+
+def bitstamp(pair: str = "btcusd", **query: Any) -> tuple[int, Any]:
+    return ask("bitstamp", f"/api/v2/ohlc/{pair}/", **{"step": 60, "limit": 10, **query})
+
+
+def bitstamp_opens(**query: Any) -> list[int]:
+    return [int(row["timestamp"]) for row in bitstamp(**query)[1]["data"]["ohlc"]]
+
+
+def test_bitstamp_keeps_the_newest_between_its_bounds_and_goes_forward_from_a_start() -> None:
+    start_s = MINUTE_S - 100 * 60
+    assert bitstamp_opens(start=start_s, end=start_s + 600) == [start_s + at * 60 for at in range(1, 11)]
+    assert bitstamp_opens(start=start_s + 59, limit=2) == [start_s, start_s + 60]
+    assert bitstamp_opens(end=start_s, limit=2) == [start_s - 60, start_s]
+    assert bitstamp_opens(limit=1) == [MINUTE_S]
+    assert bitstamp_opens(limit=1, exclude_current_candle="true") == [MINUTE_S - 60]
+
+
+@pytest.mark.parametrize(("query", "field"), [({"limit": ""}, "limit"), ({"limit": 1_001}, "limit"), ({"step": 61}, "step")])
+def test_bitstamp_names_the_field_that_it_refuses(query: dict[str, Any], field: str) -> None:
+    status, answer = bitstamp(**query)
+    assert (status, answer["code"], answer["errors"][0]["field"]) == (400, "validation-error", field)
+    assert bitstamp("nopeusd")[0] == 404
+
+
+def mexc(**query: Any) -> tuple[int, Any]:
+    return ask("mexc", "/api/v3/klines", **{"symbol": "BTCUSDT", "interval": "60m", **query})
+
+
+def test_mexc_gives_500_at_most_and_takes_one_bound_for_none() -> None:
+    hour_ms = HOUR_S * 1_000
+    start_ms = hour_ms - 900 * HOUR_MS
+    assert [row[0] for row in mexc(startTime=start_ms, limit=1)[1]] == [hour_ms]
+    _, rows = mexc(startTime=start_ms, endTime=hour_ms, limit=1_000)
+    assert [row[0] for row in rows] == [start_ms + at * HOUR_MS for at in range(500)]
+    assert len(mexc()[1]) == 500
+    _, rows = mexc(startTime=start_ms, endTime=start_ms + HOUR_MS)
+    assert [(row[0], row[6]) for row in rows] == [(start_ms, start_ms + HOUR_MS)]
+
+
+@pytest.mark.parametrize(("query", "code"), [({"symbol": "NOPE"}, -1121), ({"interval": "1w"}, -1121), ({"limit": 0}, 700013)])
+def test_mexc_refuses_with_a_number(query: dict[str, Any], code: int) -> None:
+    status, answer = mexc(**query)
+    assert (status, answer["code"]) == (400, code)
+
+
+def htx(path: str = "candles", **query: Any) -> list[dict[str, Any]]:
+    status, answer = ask("htx", f"/market/history/{path}", **{"symbol": "btcusdt", "period": "1min", **query})
+    assert (status, answer["status"]) == (200, "ok")
+    rows: list[dict[str, Any]] = answer["data"]
+    return rows
+
+
+def test_htx_goes_forward_from_a_start_and_gives_the_newest_first() -> None:
+    start_s = MINUTE_S - 5_000 * 60
+    assert [row["id"] for row in htx(from_=start_s, size=3)] == [start_s + 120, start_s + 60, start_s]
+    assert [row["id"] for row in htx(from_=start_s, to=start_s + 60, size=9)] == [start_s + 60, start_s]
+    assert len(htx()) == 150
+    assert htx(from_=start_s, size=1_001) == []
+
+
+def test_htx_looks_at_no_bound_for_kline() -> None:
+    rows = htx("kline", from_=MINUTE_S - 5_000 * 60, size=2_000)
+    assert [rows[0]["id"], rows[-1]["id"]] == [MINUTE_S, MINUTE_S - 1_999 * 60]
+    assert rows[5]["vol"] == pytest.approx(rows[5]["amount"] * rows[5]["close"], rel=0.05)
+
+
+@pytest.mark.parametrize("query", [{"symbol": "nopeusdt"}, {"period": "1day"}, {"size": "x"}, {"size": 2_001}])
+def test_htx_refuses_inside_http_200(query: dict[str, Any]) -> None:
+    status, answer = ask("htx", "/market/history/kline", **{"symbol": "btcusdt", "period": "1min", **query})
+    assert (status, answer["status"], answer["err-code"]) == (200, "error", "invalid-parameter")
+
+
+def bitget(path: str = "candles", **query: Any) -> tuple[int, Any]:
+    return ask("bitget", f"/api/v2/spot/market/{path}", **{"symbol": "BTCUSDT", "granularity": "1h", **query})
+
+
+def bitget_opens(path: str = "candles", **query: Any) -> list[int]:
+    return [int(row[0]) for row in bitget(path, **query)[1]["data"]]
+
+
+def test_bitget_counts_back_from_an_exclusive_end_whatever_the_start() -> None:
+    hour_ms = HOUR_S * 1_000
+    wanted = [hour_ms - back * HOUR_MS for back in (3, 2, 1)]
+    for path in ("candles", "history-candles"):
+        assert bitget_opens(path, endTime=hour_ms, limit=3) == wanted
+        assert bitget_opens(path, endTime=hour_ms, limit=3, startTime=hour_ms - HOUR_MS) == wanted
+    assert len(bitget_opens()) == 100
+    assert len(bitget_opens(limit=1_000, granularity="1Dutc")) == 300
+
+
+def test_bitget_has_nothing_recent_where_its_archive_goes_on() -> None:
+    end_ms = HOUR_S * 1_000 - 61 * DAY_MS
+    assert bitget_opens(endTime=end_ms) == []
+    assert len(bitget_opens("history-candles", endTime=end_ms, limit=200)) == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "code"),
+    [
+        ("candles", {"symbol": "NOPEUSDT"}, "40034"),
+        ("candles", {"granularity": "1day"}, "40017"),
+        ("candles", {"limit": 1_001}, "40017"),
+        ("history-candles", {"endTime": NOW_MS, "limit": 201}, "40017"),
+        ("history-candles", {}, "40019"),
+    ],
+)
+def test_bitget_refuses_with_a_code(path: str, query: dict[str, Any], code: str) -> None:
+    status, answer = bitget(path, **query)
+    assert (status, answer["code"]) == (400, code)
