@@ -4,6 +4,8 @@ from typing import Final
 
 from local_emulator.simulator.wire import Wire
 from local_emulator.simulator.wire_binance import BINANCE
+from local_emulator.simulator.wire_binanceus import BINANCEUS
+from local_emulator.simulator.wire_binanceusdm import BINANCEUSDM
 from local_emulator.simulator.wire_bitfinex import BITFINEX
 from local_emulator.simulator.wire_coinbase import COINBASE
 from local_emulator.simulator.wire_deribit import DERIBIT
@@ -17,6 +19,8 @@ WIRES: Final[dict[str, Wire]] = {
     wire.name: wire
     for wire in (
         BINANCE,
+        BINANCEUS,
+        BINANCEUSDM,
         BITFINEX,
         COINBASE,
         DERIBIT,

@@ -11,6 +11,8 @@ from shared.exchanges.spec import ExchangeSpec
 EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "binance": "shared.exchanges.binance",
+        "binanceus": "shared.exchanges.binanceus",
+        "binanceusdm": "shared.exchanges.binanceusdm",
         "bitfinex": "shared.exchanges.bitfinex",
         "coinbase": "shared.exchanges.coinbase",
         "deribit": "shared.exchanges.deribit",

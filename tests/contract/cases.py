@@ -31,6 +31,12 @@ class Case:
     hides_delisted: bool = False
 
 
+# What stands in front of an exchange that does not serve a country.
+CLOUDFRONT_COUNTRY = """<HTML><HEAD><TITLE>ERROR: The request could not be satisfied</TITLE></HEAD><BODY><H1>403 ERROR</H1>
+The Amazon CloudFront distribution is configured to block access from your country.
+We can't connect to the server for this app or website at this time.</BODY></HTML>"""
+
+
 def deribit_error(code: int, message: str, **data: str) -> dict[str, Any]:
     error = {"message": message, "code": code, **({"data": data} if data else {})}
     return {"jsonrpc": "2.0", "error": error, "testnet": False, "usIn": 1, "usOut": 2, "usDiff": 1}
@@ -53,6 +59,42 @@ CASES = {
                 (500, {"code": -1000, "msg": "An unknown error occurred while processing the request."}, Unavailable),
                 (503, {"code": -1008, "msg": "Server is currently overloaded."}, Unavailable),
                 (400, {"code": -1007, "msg": "Timeout waiting for response from backend server."}, Unavailable),
+            ),
+        ),
+        Case(
+            "binanceus",
+            "binanceus",
+            errors=(
+                (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
+                (400, {"code": -1120, "msg": "Invalid interval."}, Rejected),
+                (403, CLOUDFRONT_COUNTRY, Rejected),
+                (429, {"code": -1003, "msg": "Too much request weight used."}, Throttled),
+                (418, {"code": -1003, "msg": "Way too much request weight used; IP banned."}, Throttled),
+                (403, "<html>Forbidden</html>", Throttled),
+                (500, {"code": -1000, "msg": "An unknown error occurred while processing the request."}, Unavailable),
+                (400, {"code": -1016, "msg": "This service is no longer available."}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "binanceusdm",
+            "binanceusdm",
+            symbol="BTC/USDT:USDT",
+            quiet="ZEC/USDC:USDC",
+            unknown="NOPE/USDT:USDT",
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
+                (400, {"code": -1120, "msg": "Invalid interval."}, Rejected),
+                (400, {"code": -1122, "msg": "Invalid symbol status."}, Rejected),
+                (451, {"code": 0, "msg": "Service unavailable from a restricted location"}, Rejected),
+                (429, {"code": -1003, "msg": "Too many requests; current limit is 2400 requests per minute."}, Throttled),
+                (418, {"code": -1003, "msg": "Way too many requests; IP banned until 1764072000000."}, Throttled),
+                (403, "<html>Forbidden</html>", Throttled),
+                (408, {"code": -1007, "msg": "Timeout waiting for response from backend server."}, Unavailable),
+                (503, {"code": -1008, "msg": "Request throttled by system-level protection."}, Unavailable),
+                (503, {"code": -1001, "msg": "Internal error; unable to process your request."}, Unavailable),
+                (400, {"code": -1004, "msg": "Server is busy, please wait and try again"}, Unavailable),
             ),
         ),
         Case(

@@ -5,7 +5,9 @@ from typing import Any
 import pytest
 import requests
 
+from local_emulator.simulator.wires import WIRES
 from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
+from shared.exchanges.catalog import load_spec
 from tests.contract.bench import Bench
 from tests.contract.frozen_market import NOW_MS
 
@@ -19,6 +21,47 @@ def ask(exchange: str, path: str, **query: Any) -> tuple[int, Any]:
     session.mount("https://", Bench(exchange))
     answer = session.get(f"https://exchange.example{path}", params={name.rstrip("_"): value for name, value in query.items()})
     return answer.status_code, answer.json()
+
+
+def usdm(**query: Any) -> tuple[int, Any]:
+    return ask("binanceusdm", "/fapi/v1/klines", **{"symbol": "BTCUSDT", "interval": "1m", **query})
+
+
+def test_binance_usdm_gives_up_to_1500_klines_and_weighs_them_by_the_limit() -> None:
+    assert len(usdm()[1]) == 500
+    assert len(usdm(limit=1_500)[1]) == 1_500
+    start_ms = MINUTE_S * 1_000 - 2_000 * MINUTE_MS
+    _, rows = usdm(startTime=start_ms, limit=99)
+    assert [row[0] for row in rows] == [start_ms + at * MINUTE_MS for at in range(99)]
+    route = next(route for route in WIRES["binanceusdm"].routes if route.query_weight is not None)
+    assert route.query_weight is not None
+    weights = {limit: route.query_weight({"limit": str(limit)}) for limit in (1, 99, 100, 499, 500, 1_000, 1_001)}
+    assert weights == {1: 1, 99: 1, 100: 2, 499: 2, 500: 5, 1_000: 5, 1_001: 10}
+    assert route.query_weight({}) == 5
+    spec = load_spec("binanceusdm")
+    assert all(spec.weight_of(rows) == route.query_weight({"limit": str(rows)}) for rows in range(1, spec.page_limit + 1))
+
+
+def test_binance_usdm_lists_contracts_with_a_date_and_those_that_are_settled() -> None:
+    _, info = ask("binanceusdm", "/fapi/v1/exchangeInfo")
+    assert {row["contractType"] for row in info["symbols"]} == {"PERPETUAL", "CURRENT_QUARTER"}
+    assert {row["status"] for row in info["symbols"] if row["baseAsset"] == "OMG"} == {"SETTLING"}
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [({"symbol": "NOPEUSDT"}, -1121), ({"interval": "7m"}, -1120), ({"limit": 0}, -1130), ({"startTime": "soon"}, -1100)],
+)
+def test_binance_usdm_refuses_with_a_code(query: dict[str, Any], code: int) -> None:
+    status, answer = usdm(**query)
+    assert (status, answer["code"]) == (400, code)
+
+
+def test_binance_us_reads_milliseconds_only() -> None:
+    path, asked = "/api/v3/klines", {"symbol": "BTCUSD", "interval": "1m", "limit": 2}
+    assert len(ask("binanceus", path, **asked, startTime=MINUTE_S * 1_000 - MINUTE_MS)[1]) == 2
+    assert ask("binanceus", path, **asked, startTime=(MINUTE_S * 1_000 - MINUTE_MS) * 1_000) == (200, [])
+    assert len(ask("binance", path, **{**asked, "symbol": "BTCUSDT"}, startTime=(MINUTE_S - 60) * 1_000_000)[1]) == 2
 
 
 def bitfinex(candle: str = "1h:tBTCUSD", **query: Any) -> tuple[int, Any]:
