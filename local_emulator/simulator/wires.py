@@ -7,6 +7,8 @@ from local_emulator.simulator.wire_binance import BINANCE
 from local_emulator.simulator.wire_binanceus import BINANCEUS
 from local_emulator.simulator.wire_binanceusdm import BINANCEUSDM
 from local_emulator.simulator.wire_bitfinex import BITFINEX
+from local_emulator.simulator.wire_bybit import BYBIT
+from local_emulator.simulator.wire_bybitlinear import BYBITLINEAR
 from local_emulator.simulator.wire_coinbase import COINBASE
 from local_emulator.simulator.wire_deribit import DERIBIT
 from local_emulator.simulator.wire_gate import GATE
@@ -22,6 +24,8 @@ WIRES: Final[dict[str, Wire]] = {
         BINANCEUS,
         BINANCEUSDM,
         BITFINEX,
+        BYBIT,
+        BYBITLINEAR,
         COINBASE,
         DERIBIT,
         GATE,

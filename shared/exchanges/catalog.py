@@ -14,6 +14,8 @@ EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
         "binanceus": "shared.exchanges.binanceus",
         "binanceusdm": "shared.exchanges.binanceusdm",
         "bitfinex": "shared.exchanges.bitfinex",
+        "bybit": "shared.exchanges.bybit",
+        "bybitlinear": "shared.exchanges.bybitlinear",
         "coinbase": "shared.exchanges.coinbase",
         "deribit": "shared.exchanges.deribit",
         "gate": "shared.exchanges.gate",

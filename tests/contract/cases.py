@@ -36,6 +36,20 @@ CLOUDFRONT_COUNTRY = """<HTML><HEAD><TITLE>ERROR: The request could not be satis
 The Amazon CloudFront distribution is configured to block access from your country.
 We can't connect to the server for this app or website at this time.</BODY></HTML>"""
 
+BYBIT_ERRORS = (
+    (200, {"retCode": 10001, "retMsg": "Not supported symbols", "result": {}}, Rejected),
+    (200, {"retCode": 10001, "retMsg": "Invalid period!", "result": {}}, Rejected),
+    (200, {"retCode": 10024, "retMsg": "Compliance rules triggered", "result": {}}, Rejected),
+    (403, CLOUDFRONT_COUNTRY, Rejected),
+    (403, "access too frequent", Throttled),
+    (403, {"retCode": 10018, "retMsg": "Exceeded the IP Rate Limit.", "result": {}}, Throttled),
+    (200, {"retCode": 10006, "retMsg": "Too many visits!", "result": {}}, Throttled),
+    (429, "<html>Too Many Requests</html>", Throttled),
+    (200, {"retCode": 10016, "retMsg": "System error. Please try again later.", "result": {}}, Unavailable),
+    (200, {"retCode": 10000, "retMsg": "Server Timeout", "result": {}}, Unavailable),
+    (502, "<html>Bad gateway</html>", Unavailable),
+)
+
 
 def deribit_error(code: int, message: str, **data: str) -> dict[str, Any]:
     error = {"message": message, "code": code, **({"data": data} if data else {})}
@@ -117,6 +131,25 @@ CASES = {
                 (503, {"code": 503, "error": "temporarily_unavailable", "error_description": "Sorry."}, Unavailable),
                 (502, "<html>Bad gateway</html>", Unavailable),
             ),
+        ),
+        Case(
+            "bybit",
+            "bybit",
+            ccxt_options={"fetchMarkets": {"types": ["spot"]}},
+            ccxt_has={"fetchCurrencies": False},
+            hides_delisted=True,
+            errors=BYBIT_ERRORS,
+        ),
+        Case(
+            "bybitlinear",
+            "bybit",
+            symbol="BTC/USDC:USDC",
+            quiet="ZEC/USDT:USDT",
+            unknown="NOPE/USDC:USDC",
+            ccxt_options={"fetchMarkets": {"types": ["linear"]}, "defaultType": "swap"},
+            ccxt_has={"fetchCurrencies": False},
+            hides_delisted=True,
+            errors=BYBIT_ERRORS,
         ),
         Case(
             "coinbase",

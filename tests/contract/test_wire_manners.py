@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import requests
 
+from local_emulator.simulator.arrivals import Verdict
 from local_emulator.simulator.wires import WIRES
 from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
 from shared.exchanges.catalog import load_spec
@@ -96,6 +97,58 @@ def test_bitfinex_has_no_candles_of_what_does_not_exist_and_lists_only_what_trad
     _, (pairs,) = ask("bitfinex", "/v2/conf/pub:list:pair:exchange")
     assert {"BTCUSD", "BTCUST", "DOGE:USD", "ETHBTC"} <= set(pairs)
     assert "OMGUSD" not in pairs
+
+
+def bybit(exchange: str = "bybit", path: str = "kline", **query: Any) -> tuple[int, Any]:
+    category = "spot" if exchange == "bybit" else "linear"
+    asked = {"category": category, "symbol": "BTCUSDT", "interval": "1"} if path == "kline" else {"category": category}
+    return ask(exchange, f"/v5/market/{path}", **{**asked, **query})
+
+
+@pytest.mark.parametrize("exchange", ["bybit", "bybitlinear"])
+def test_bybit_begins_with_the_candle_that_holds_the_start_and_keeps_the_newest_before_an_end(exchange: str) -> None:
+    now_ms = MINUTE_S * 1_000
+
+    def opens(**query: Any) -> list[int]:
+        return [int(row[0]) for row in bybit(exchange, **query)[1]["result"]["list"]]
+
+    assert opens() == [now_ms - back * MINUTE_MS for back in range(200)]
+    start_ms = now_ms - 3_000 * MINUTE_MS
+    assert opens(start=start_ms + 1, limit=2) == [start_ms + MINUTE_MS, start_ms]
+    assert opens(start=start_ms + 1, end=start_ms + 2 * MINUTE_MS) == [start_ms + at * MINUTE_MS for at in (2, 1, 0)]
+    newest = opens(start=start_ms, end=now_ms, limit=1_001)
+    assert (len(newest), newest[0]) == (1_000, now_ms)
+
+
+@pytest.mark.parametrize("query", [{"symbol": "NOPEUSDT"}, {"interval": "1m"}, {"interval": "W"}, {"category": "inverse"}])
+def test_bybit_refuses_inside_http_200(query: dict[str, Any]) -> None:
+    status, answer = bybit(**query)
+    assert (status, answer["retCode"]) == (200, 10001)
+
+
+def test_bybit_takes_linear_when_no_category_is_named_and_names_contracts_by_what_settles_them() -> None:
+    assert ask("bybit", "/v5/market/kline", symbol="BTCUSDT", interval="1")[1]["retCode"] == 10001
+    _, answer = ask("bybitlinear", "/v5/market/kline", symbol="BTCPERP", interval="1", limit=1)
+    assert answer["result"]["symbol"] == "BTCPERP"
+
+
+def test_bybit_lists_what_trades_in_pages() -> None:
+    listed: list[dict[str, Any]] = []
+    cursor = "0"
+    while cursor:
+        result = bybit("bybitlinear", "instruments-info", limit=10, cursor=cursor)[1]["result"]
+        listed, cursor = listed + result["list"], result["nextPageCursor"]
+    assert {row["status"] for row in listed} == {"Trading"}
+    assert {"BTCUSDT", "BTCPERP", "BTC-25DEC26"} <= {row["symbol"] for row in listed}
+    assert "OMGUSDT" not in {row["symbol"] for row in listed}
+    assert bybit("bybitlinear", "instruments-info", status="PreLaunch")[1]["result"]["list"] == []
+
+
+def test_bybit_shuts_an_address_out_for_ten_minutes() -> None:
+    wire = WIRES["bybit"]
+    refused = wire.refusal(Verdict("banned", 600_000), NOW_MS)
+    assert (refused.status, refused.body, dict(refused.headers)) == (403, b"access too frequent", {})
+    assert (wire.punishment.bans_at_once, wire.punishment.ban_ms) == (True, 600_000)
 
 
 def gate(**query: Any) -> tuple[int, Any]:

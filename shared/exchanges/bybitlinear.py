@@ -1,0 +1,28 @@
+"""Bybit linear perpetuals, as data. Source: bybit-exchange.github.io/docs/v5, Get Kline; names as ccxt 4.5.90."""
+
+from typing import Final
+
+from shared.exchanges.bybit_family import BASE_URL, ERRORS, PING_PATH, ROWS, TIMEFRAMES, WINDOWS, instruments, klines
+from shared.exchanges.spec import ExchangeSpec, Paging, SymbolForm
+
+SPEC: Final = ExchangeSpec(
+    name="bybitlinear",
+    docs_url="https://bybit-exchange.github.io/docs/v5/market/kline",
+    base_url=BASE_URL,
+    windows=WINDOWS,
+    timeframes=TIMEFRAMES,
+    symbol_form=SymbolForm(None, swap_by_settle={"USDT": "{base}{quote}", "USDC": "{base}PERP"}),
+    # Which side of a range that is too wide comes, the documents do not say.
+    paging=Paging.WINDOW,
+    candles=klines("linear"),
+    rows=ROWS,
+    errors=ERRORS,
+    markets=instruments("linear", contractType="LinearPerpetual"),
+    ping_path=PING_PATH,
+    quirks=(
+        "Perpetuals settled in USDT and USDC; contracts with a delivery date, and inverse ones, are left out.",
+        "Weeks are not offered, since it is not documented on which day Bybit's open.",
+        "Shares the limit of its address with bybit, half of it each; who is too fast is shut out of both for ten minutes.",
+        "Not served to the United States, nor from cloud regions there: it answers 403, and the job goes to error.",
+    ),
+)
