@@ -20,7 +20,7 @@ SPEC: Final = ExchangeSpec(
     markets=instruments("spot"),
     ping_path=PING_PATH,
     quirks=(
-        "Shares the limit of its address with bybitlinear, half of it each; who is too fast is shut out of both for ten minutes.",
+        "Shares the limit of its address with bybitlinear, half each; who is too fast is shut out of both for 10 minutes.",
         "Not served to the United States, nor from cloud regions there: it answers 403, and the job goes to error.",
         "Weeks are not offered, since it is not documented on which day Bybit's open.",
     ),

@@ -22,7 +22,7 @@ SPEC: Final = ExchangeSpec(
     quirks=(
         "Perpetuals settled in USDT and USDC; contracts with a delivery date, and inverse ones, are left out.",
         "Weeks are not offered, since it is not documented on which day Bybit's open.",
-        "Shares the limit of its address with bybit, half of it each; who is too fast is shut out of both for ten minutes.",
+        "Shares the limit of its address with bybit, half each; who is too fast is shut out of both for 10 minutes.",
         "Not served to the United States, nor from cloud regions there: it answers 403, and the job goes to error.",
     ),
 )
