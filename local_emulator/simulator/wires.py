@@ -4,13 +4,13 @@ from typing import Final
 
 from local_emulator.simulator.wire import Wire
 from local_emulator.simulator.wire_binance import BINANCE
-from local_emulator.simulator.wire_binanceus import BINANCE_US
-from local_emulator.simulator.wire_binanceusdm import BINANCE_USDM
+from local_emulator.simulator.wire_binanceus import BINANCEUS
+from local_emulator.simulator.wire_binanceusdm import BINANCEUSDM
 from local_emulator.simulator.wire_bitfinex import BITFINEX
 from local_emulator.simulator.wire_bitget import BITGET
 from local_emulator.simulator.wire_bitstamp import BITSTAMP
 from local_emulator.simulator.wire_bybit import BYBIT
-from local_emulator.simulator.wire_bybitlinear import BYBIT_LINEAR
+from local_emulator.simulator.wire_bybitlinear import BYBITLINEAR
 from local_emulator.simulator.wire_coinbase import COINBASE
 from local_emulator.simulator.wire_cryptocom import CRYPTOCOM
 from local_emulator.simulator.wire_deribit import DERIBIT
@@ -29,13 +29,13 @@ WIRES: Final[dict[str, Wire]] = {
     wire.name: wire
     for wire in (
         BINANCE,
-        BINANCE_US,
-        BINANCE_USDM,
+        BINANCEUS,
+        BINANCEUSDM,
         BITFINEX,
         BITGET,
         BITSTAMP,
         BYBIT,
-        BYBIT_LINEAR,
+        BYBITLINEAR,
         COINBASE,
         CRYPTOCOM,
         DERIBIT,

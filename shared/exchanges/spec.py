@@ -223,8 +223,9 @@ class RowForm:
 class ErrorRule:
     """What an answer means. All conditions given have to hold; `text` is looked for in code and message, ignoring case.
 
-    `body` is the whole body, where that is all an exchange says: then it is an error with status 200 too. `wait_ms` is how
-    long to stay away when throttled and no header says so.
+    `body` is the whole body, where that is all an exchange says: then it is an error with status 200 too. `page_text` is
+    looked for in a body that is no JSON, ignoring case: what stands in front of an exchange answers with a page. `wait_ms` is
+    how long to stay away when throttled and no header says so.
     """
 
     outcome: Outcome
@@ -232,6 +233,7 @@ class ErrorRule:
     codes: tuple[str, ...] = ()
     text: str = ""
     body: str = ""
+    page_text: str = ""
     wait_ms: int | None = None
 
 

@@ -26,6 +26,8 @@ CHUNK_BYTES: Final = 64 * 1024
 # A peer that sends a byte now and then keeps every single read below its time-out; the whole answer may take this long.
 READ_TIMEOUTS_TOTAL: Final = 2.0
 EXCERPT_BYTES: Final = 200
+# As much of an answer that is no JSON is searched for the words of a rule.
+PAGE_BYTES: Final = 8 * 1024
 
 BeforeSend = Callable[[], None] | None
 
@@ -143,7 +145,8 @@ class Transport:
             return Answer(payload, status, headers, latency_ms)
         message = find_in(payload, form.message_path) if form.message_path else None
         words = (code or "", "" if message is None else str(message))
-        rule = _first_rule(self.spec, status, *words, body)
+        page = body[:PAGE_BYTES].decode("utf-8", "replace").lower() if payload is None else ""
+        rule = _first_rule(self.spec, status, *words, body, page)
         outcome = rule.outcome if rule is not None else _outcome_of(status, is_json=payload is not None)
         raise self._fault(outcome, rule, status, headers, f"{self.spec.name} {subject}: HTTP {status}: {_excerpt(body)}")
 
@@ -185,7 +188,7 @@ def _is_error_body(form: ErrorForm, status: int, body: bytes) -> bool:
     return any(body.strip() == rule.body.encode() for rule in known)
 
 
-def _first_rule(spec: ExchangeSpec, status: int, code: str, message: str, body: bytes) -> ErrorRule | None:
+def _first_rule(spec: ExchangeSpec, status: int, code: str, message: str, body: bytes, page: str) -> ErrorRule | None:
     text = f"{code} {message}".lower()
     for rule in (*spec.errors.rules, *STATUS_RULES):
         if rule.statuses and status not in rule.statuses:
@@ -193,6 +196,8 @@ def _first_rule(spec: ExchangeSpec, status: int, code: str, message: str, body: 
         if rule.codes and code not in rule.codes:
             continue
         if rule.body and body.strip() != rule.body.encode():
+            continue
+        if rule.page_text.lower() not in page:
             continue
         if rule.text.lower() in text:
             return rule

@@ -31,6 +31,26 @@ class Case:
     hides_delisted: bool = False
 
 
+# What stands in front of an exchange that does not serve a country.
+CLOUDFRONT_COUNTRY = """<HTML><HEAD><TITLE>ERROR: The request could not be satisfied</TITLE></HEAD><BODY><H1>403 ERROR</H1>
+The Amazon CloudFront distribution is configured to block access from your country.
+We can't connect to the server for this app or website at this time.</BODY></HTML>"""
+
+BYBIT_ERRORS = (
+    (200, {"retCode": 10001, "retMsg": "Not supported symbols", "result": {}}, Rejected),
+    (200, {"retCode": 10001, "retMsg": "Invalid period!", "result": {}}, Rejected),
+    (200, {"retCode": 10024, "retMsg": "Compliance rules triggered", "result": {}}, Rejected),
+    (403, CLOUDFRONT_COUNTRY, Rejected),
+    (403, "access too frequent", Throttled),
+    (403, {"retCode": 10018, "retMsg": "Exceeded the IP Rate Limit.", "result": {}}, Throttled),
+    (200, {"retCode": 10006, "retMsg": "Too many visits!", "result": {}}, Throttled),
+    (429, "<html>Too Many Requests</html>", Throttled),
+    (200, {"retCode": 10016, "retMsg": "System error. Please try again later.", "result": {}}, Unavailable),
+    (200, {"retCode": 10000, "retMsg": "Server Timeout", "result": {}}, Unavailable),
+    (502, "<html>Bad gateway</html>", Unavailable),
+)
+
+
 def deribit_error(code: int, message: str, **data: str) -> dict[str, Any]:
     error = {"message": message, "code": code, **({"data": data} if data else {})}
     return {"jsonrpc": "2.0", "error": error, "testnet": False, "usIn": 1, "usOut": 2, "usDiff": 1}
@@ -58,15 +78,16 @@ CASES = {
         Case(
             "binanceus",
             "binanceus",
-            ccxt_options={"fetchMarkets": ["spot"]},
             errors=(
                 (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
-                (400, {"code": -1100, "msg": "Illegal characters found in parameter 'symbol'."}, Rejected),
-                (429, {"code": -1003, "msg": "Too many requests queued."}, Throttled),
-                (418, {"code": -1003, "msg": "IP banned until 1659146400000"}, Throttled),
+                (400, {"code": -1120, "msg": "Invalid interval."}, Rejected),
+                (403, CLOUDFRONT_COUNTRY, Rejected),
+                (429, {"code": -1003, "msg": "Too much request weight used."}, Throttled),
+                (418, {"code": -1003, "msg": "Way too much request weight used; IP banned."}, Throttled),
                 (403, "<html>Forbidden</html>", Throttled),
-                (500, {"code": -1001, "msg": "Internal error"}, Unavailable),
-                (503, {"code": -1016, "msg": "This service is no longer available."}, Unavailable),
+                (500, {"code": -1000, "msg": "An unknown error occurred while processing the request."}, Unavailable),
+                (400, {"code": -1016, "msg": "This service is no longer available."}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
             ),
         ),
         Case(
@@ -75,15 +96,19 @@ CASES = {
             symbol="BTC/USDT:USDT",
             quiet="ZEC/USDC:USDC",
             unknown="NOPE/USDT:USDT",
-            ccxt_options={"fetchMarkets": ["linear"]},
+            ccxt_has={"fetchCurrencies": False},
             errors=(
                 (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
                 (400, {"code": -1120, "msg": "Invalid interval."}, Rejected),
-                (429, {"code": -1003, "msg": "Too many requests."}, Throttled),
-                (418, {"code": -1003, "msg": "Way too many requests; IP banned until 1659146400000."}, Throttled),
+                (400, {"code": -1122, "msg": "Invalid symbol status."}, Rejected),
                 (451, {"code": 0, "msg": "Service unavailable from a restricted location"}, Rejected),
-                (503, {"code": -1008, "msg": "Server is currently overloaded."}, Unavailable),
-                (504, "<html>Gateway time-out</html>", Unavailable),
+                (429, {"code": -1003, "msg": "Too many requests; current limit is 2400 requests per minute."}, Throttled),
+                (418, {"code": -1003, "msg": "Way too many requests; IP banned until 1764072000000."}, Throttled),
+                (403, "<html>Forbidden</html>", Throttled),
+                (408, {"code": -1007, "msg": "Timeout waiting for response from backend server."}, Unavailable),
+                (503, {"code": -1008, "msg": "Request throttled by system-level protection."}, Unavailable),
+                (503, {"code": -1001, "msg": "Internal error; unable to process your request."}, Unavailable),
+                (400, {"code": -1004, "msg": "Server is busy, please wait and try again"}, Unavailable),
             ),
         ),
         Case(
@@ -155,34 +180,18 @@ CASES = {
             ccxt_options={"fetchMarkets": {"types": ["spot"]}},
             ccxt_has={"fetchCurrencies": False},
             hides_delisted=True,
-            errors=(
-                (200, {"retCode": 10001, "retMsg": "Not supported symbols", "result": {}}, Rejected),
-                (200, {"retCode": 10001, "retMsg": "Invalid period!", "result": {}}, Rejected),
-                (200, {"retCode": 10006, "retMsg": "Too many visits!", "result": {}}, Throttled),
-                (403, "403, access too frequent", Throttled),
-                (200, {"retCode": 10016, "retMsg": "Server error.", "result": {}}, Unavailable),
-                (200, {"retCode": 10000, "retMsg": "Server Timeout", "result": {}}, Unavailable),
-                (503, "<html>busy</html>", Unavailable),
-            ),
+            errors=BYBIT_ERRORS,
         ),
         Case(
             "bybitlinear",
             "bybit",
-            symbol="BTC/USDT:USDT",
-            quiet="ZEC/USDC:USDC",
-            unknown="NOPE/USDT:USDT",
+            symbol="BTC/USDC:USDC",
+            quiet="ZEC/USDT:USDT",
+            unknown="NOPE/USDC:USDC",
             ccxt_options={"fetchMarkets": {"types": ["linear"]}, "defaultType": "swap"},
             ccxt_has={"fetchCurrencies": False},
             hides_delisted=True,
-            errors=(
-                (200, {"retCode": 10001, "retMsg": "params error: symbol invalid", "result": {}}, Rejected),
-                (200, {"retCode": 10001, "retMsg": "Invalid period!", "result": {}}, Rejected),
-                (200, {"retCode": 10006, "retMsg": "Too many visits!", "result": {}}, Throttled),
-                (403, "403, access too frequent", Throttled),
-                (403, {"retCode": 10024, "retMsg": "Service is not available in your country"}, Rejected),
-                (200, {"retCode": 10016, "retMsg": "Service is restarting.", "result": {}}, Unavailable),
-                (500, {"retCode": 10016, "retMsg": "Server error.", "result": {}}, Unavailable),
-            ),
+            errors=BYBIT_ERRORS,
         ),
         Case(
             "coinbase",

@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 import requests
 
+from local_emulator.simulator.arrivals import Verdict
+from local_emulator.simulator.wires import WIRES
 from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
+from shared.exchanges.catalog import load_spec
 from tests.contract.bench import Bench
 from tests.contract.frozen_market import NOW_MS
 
@@ -19,6 +22,47 @@ def ask(exchange: str, path: str, **query: Any) -> tuple[int, Any]:
     session.mount("https://", Bench(exchange))
     answer = session.get(f"https://exchange.example{path}", params={name.rstrip("_"): value for name, value in query.items()})
     return answer.status_code, answer.json()
+
+
+def usdm(**query: Any) -> tuple[int, Any]:
+    return ask("binanceusdm", "/fapi/v1/klines", **{"symbol": "BTCUSDT", "interval": "1m", **query})
+
+
+def test_binance_usdm_gives_up_to_1500_klines_and_weighs_them_by_the_limit() -> None:
+    assert len(usdm()[1]) == 500
+    assert len(usdm(limit=1_500)[1]) == 1_500
+    start_ms = MINUTE_S * 1_000 - 2_000 * MINUTE_MS
+    _, rows = usdm(startTime=start_ms, limit=99)
+    assert [row[0] for row in rows] == [start_ms + at * MINUTE_MS for at in range(99)]
+    route = next(route for route in WIRES["binanceusdm"].routes if route.query_weight is not None)
+    assert route.query_weight is not None
+    weights = {limit: route.query_weight({"limit": str(limit)}) for limit in (1, 99, 100, 499, 500, 1_000, 1_001)}
+    assert weights == {1: 1, 99: 1, 100: 2, 499: 2, 500: 5, 1_000: 5, 1_001: 10}
+    assert route.query_weight({}) == 5
+    spec = load_spec("binanceusdm")
+    assert all(spec.weight_of(rows) == route.query_weight({"limit": str(rows)}) for rows in range(1, spec.page_limit + 1))
+
+
+def test_binance_usdm_lists_contracts_with_a_date_and_those_that_are_settled() -> None:
+    _, info = ask("binanceusdm", "/fapi/v1/exchangeInfo")
+    assert {row["contractType"] for row in info["symbols"]} == {"PERPETUAL", "CURRENT_QUARTER"}
+    assert {row["status"] for row in info["symbols"] if row["baseAsset"] == "OMG"} == {"SETTLING"}
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [({"symbol": "NOPEUSDT"}, -1121), ({"interval": "7m"}, -1120), ({"limit": 0}, -1130), ({"startTime": "soon"}, -1100)],
+)
+def test_binance_usdm_refuses_with_a_code(query: dict[str, Any], code: int) -> None:
+    status, answer = usdm(**query)
+    assert (status, answer["code"]) == (400, code)
+
+
+def test_binance_us_reads_milliseconds_only() -> None:
+    path, asked = "/api/v3/klines", {"symbol": "BTCUSD", "interval": "1m", "limit": 2}
+    assert len(ask("binanceus", path, **asked, startTime=MINUTE_S * 1_000 - MINUTE_MS)[1]) == 2
+    assert ask("binanceus", path, **asked, startTime=(MINUTE_S * 1_000 - MINUTE_MS) * 1_000) == (200, [])
+    assert len(ask("binance", path, **{**asked, "symbol": "BTCUSDT"}, startTime=(MINUTE_S - 60) * 1_000_000)[1]) == 2
 
 
 def bitfinex(candle: str = "1h:tBTCUSD", **query: Any) -> tuple[int, Any]:
@@ -53,6 +97,58 @@ def test_bitfinex_has_no_candles_of_what_does_not_exist_and_lists_only_what_trad
     _, (pairs,) = ask("bitfinex", "/v2/conf/pub:list:pair:exchange")
     assert {"BTCUSD", "BTCUST", "DOGE:USD", "ETHBTC"} <= set(pairs)
     assert "OMGUSD" not in pairs
+
+
+def bybit(exchange: str = "bybit", path: str = "kline", **query: Any) -> tuple[int, Any]:
+    category = "spot" if exchange == "bybit" else "linear"
+    asked = {"category": category, "symbol": "BTCUSDT", "interval": "1"} if path == "kline" else {"category": category}
+    return ask(exchange, f"/v5/market/{path}", **{**asked, **query})
+
+
+@pytest.mark.parametrize("exchange", ["bybit", "bybitlinear"])
+def test_bybit_begins_with_the_candle_that_holds_the_start_and_keeps_the_newest_before_an_end(exchange: str) -> None:
+    now_ms = MINUTE_S * 1_000
+
+    def opens(**query: Any) -> list[int]:
+        return [int(row[0]) for row in bybit(exchange, **query)[1]["result"]["list"]]
+
+    assert opens() == [now_ms - back * MINUTE_MS for back in range(200)]
+    start_ms = now_ms - 3_000 * MINUTE_MS
+    assert opens(start=start_ms + 1, limit=2) == [start_ms + MINUTE_MS, start_ms]
+    assert opens(start=start_ms + 1, end=start_ms + 2 * MINUTE_MS) == [start_ms + at * MINUTE_MS for at in (2, 1, 0)]
+    newest = opens(start=start_ms, end=now_ms, limit=1_001)
+    assert (len(newest), newest[0]) == (1_000, now_ms)
+
+
+@pytest.mark.parametrize("query", [{"symbol": "NOPEUSDT"}, {"interval": "1m"}, {"interval": "W"}, {"category": "inverse"}])
+def test_bybit_refuses_inside_http_200(query: dict[str, Any]) -> None:
+    status, answer = bybit(**query)
+    assert (status, answer["retCode"]) == (200, 10001)
+
+
+def test_bybit_takes_linear_when_no_category_is_named_and_names_contracts_by_what_settles_them() -> None:
+    assert ask("bybit", "/v5/market/kline", symbol="BTCUSDT", interval="1")[1]["retCode"] == 10001
+    _, answer = ask("bybitlinear", "/v5/market/kline", symbol="BTCPERP", interval="1", limit=1)
+    assert answer["result"]["symbol"] == "BTCPERP"
+
+
+def test_bybit_lists_what_trades_in_pages() -> None:
+    listed: list[dict[str, Any]] = []
+    cursor = "0"
+    while cursor:
+        result = bybit("bybitlinear", "instruments-info", limit=10, cursor=cursor)[1]["result"]
+        listed, cursor = listed + result["list"], result["nextPageCursor"]
+    assert {row["status"] for row in listed} == {"Trading"}
+    assert {"BTCUSDT", "BTCPERP", "BTC-25DEC26"} <= {row["symbol"] for row in listed}
+    assert "OMGUSDT" not in {row["symbol"] for row in listed}
+    assert bybit("bybitlinear", "instruments-info", status="PreLaunch")[1]["result"]["list"] == []
+
+
+def test_bybit_shuts_an_address_out_for_ten_minutes() -> None:
+    wire = WIRES["bybit"]
+    refused = wire.refusal(Verdict("banned", 600_000), NOW_MS)
+    assert (refused.status, refused.body, dict(refused.headers)) == (403, b"access too frequent", {})
+    assert (wire.punishment.bans_at_once, wire.punishment.ban_ms) == (True, 600_000)
 
 
 def gate(**query: Any) -> tuple[int, Any]:
