@@ -13,7 +13,6 @@ from shared.exchanges.spec import (
     Paging,
     RowForm,
     RowKind,
-    Shift,
     SymbolForm,
     TimeForm,
 )
@@ -42,10 +41,11 @@ SPEC: Final = ExchangeSpec(
         # forward from `from`, which is inclusive, gave ninety days of minutes without a hole or a doubled row.
         path="/market/history/candles",
         params={"symbol": "{symbol}", "period": "{timeframe}", "from": "{start}", "to": "{end}", "size": "{rows}"},
-        page_limit=1_000,  # more gives nothing at all
+        # Nothing says whether `to` is inclusive, or which side is kept where more lies between: with a row more than the range
+        # has, a whole page is right each way. More than 1,000 gives nothing at all.
+        spare_rows=1,
+        page_limit=999,
         time_form=TimeForm.SECONDS,
-        # Nothing says whether `to` is inclusive: a second before it is right either way.
-        end_shift=Shift(ms=-1_000),
     ),
     rows=RowForm(
         RowKind.OBJECTS,
