@@ -20,7 +20,7 @@ from local_emulator.simulator.wire import (
     turnover,
     whole_number,
 )
-from shared.domain.timeframes import TIMEFRAMES
+from shared.domain.timeframes import DAY_MS, TIMEFRAMES
 
 # Those of six hours and more without `utc` open by Hong Kong's clock: they are not served here, so nobody can ask for them.
 GRANULARITIES: Final = {
@@ -39,7 +39,8 @@ LIMIT_MAX: Final = 1_000
 # Clamped without a word.
 LIMITS: Final = {"1d": 300, "3d": 100, "1w": 100, "1M": 100}
 ARCHIVE_LIMIT_MAX: Final = 200
-# So far back the plain endpoint reaches.
+# So far back the plain endpoint reaches: a month, or so many bars where that is more.
+RECENT_MS: Final = 30 * DAY_MS
 RECENT_BARS: Final = 1_440
 PERIOD_MS: Final = 1_000
 # A token of a share: its coin is written with a small letter, its symbol is not.
@@ -58,7 +59,7 @@ def _recent_span(request: WireRequest) -> Span:
     frame = span.timeframe
     limit = min(LIMITS.get(frame.name, LIMIT_MAX), span.limit or LIMIT_DEFAULT)
     end_ms = request.now_ms + 1 if span.end_ms is None else span.end_ms
-    oldest_ms = frame.shift(frame.floor(request.now_ms), -RECENT_BARS)
+    oldest_ms = min(request.now_ms - RECENT_MS, frame.shift(frame.floor(request.now_ms), -RECENT_BARS))
     if frame.shift(frame.ceil(end_ms), -limit) < oldest_ms:
         # Nothing, not even those that it has.
         return replace(span, start_ms=end_ms, end_ms=end_ms)

@@ -15,7 +15,6 @@ from shared.exchanges.spec import (
     Paging,
     RowForm,
     RowKind,
-    Shift,
     SymbolForm,
     TimeForm,
     UsageHeader,
@@ -28,21 +27,14 @@ THROTTLED_MS: Final = 60_000
 
 _CANDLES: Final = CandlesRequest(
     path="/api/v2/spot/market/candles",
-    params={
-        "symbol": "{symbol}",
-        "granularity": "{timeframe}",
-        "startTime": "{start}",
-        "endTime": "{end}",
-        "limit": "{rows}",
-    },
+    # Rows are counted back from the end. A start is known here, but has been seen to change nothing; the archive has none.
+    params={"symbol": "{symbol}", "granularity": "{timeframe}", "endTime": "{end}", "limit": "{rows}"},
+    # The end is exclusive, as far as anyone has seen; that of v3 is not.
+    spare_rows=1,
     page_limit=999,
-    # It says a thousand, and gives 300 days, 100 weeks, 100 months.
+    # It says a thousand, and gives 300 days, 100 weeks, 100 months without a word; what it gives of 6h and 12h nobody tells.
     page_limits={"6h": 299, "12h": 299, "1d": 299, "1w": 99, "1M": 99},
     time_form=TimeForm.MILLISECONDS,
-    # It takes the newest before the end, whatever the start. Both v1 and v3 leave out the candle that opens at the start, and
-    # v3 has the one that opens at the end: so one candle more on either side is room enough whichever v2 does.
-    start_shift=Shift(candles=-1),
-    spare_rows=1,
 )
 
 SPEC: Final = ExchangeSpec(
@@ -53,7 +45,8 @@ SPEC: Final = ExchangeSpec(
     windows=(RateWindow(REQUESTS_A_SECOND, 1_000), RateWindow(6_000, 60_000)),
     usage_headers=(UsageHeader("x-mbx-used-remain-limit", 1_000, remaining_of=REQUESTS_A_SECOND),),
     throttle_wait_ms=THROTTLED_MS,
-    # From 6 hours on plain granularities open by Hong Kong's clock. Left out: 3Dutc, since nothing says on which days it opens.
+    # From 6 hours on plain granularities open by Hong Kong's clock; weeks on its Mondays, and 1Wutc on those of UTC. Left out:
+    # 3Dutc, since nothing says on which days it opens; two hours, which spot does not have.
     timeframes={
         **{f"{count}m": f"{count}min" for count in (1, 3, 5, 15, 30)},
         "1h": "1h",
@@ -64,42 +57,55 @@ SPEC: Final = ExchangeSpec(
         "1w": "1Wutc",
         "1M": "1Mutc",
     },
-    # The aliases are as ccxt 4.5.90 has them, but for JADE, whose unified name has a blank. Symbols are in capitals, while
-    # tokens of shares are listed as rAAPL.
+    # Symbols are in capitals, while tokens of shares are listed as rAAPL. Aliases as ccxt 4.5.90 has them.
     symbol_form=SymbolForm(
         "{base}{quote}",
-        aliases={"AstroPepeX": "APX", "DegenReborn": "DEGEN", "Evadore": "EVA", "omni": "OMNI", "TON": "TONCOIN"},
+        aliases={
+            "AstroPepeX": "APX",
+            "DegenReborn": "DEGEN",
+            "Evadore": "EVA",
+            "Jade Protocol": "JADE",
+            "TON": "TONCOIN",
+            "omni": "OMNI",
+        },
         is_upper_case=True,
     ),
-    paging=Paging.WINDOW,
+    paging=Paging.BACKWARD,
     candles=_CANDLES,
-    # The plain endpoint reaches about 1,440 bars back, and gives nothing at all where the limit reaches further than that.
-    archive=replace(
-        _CANDLES,
-        path="/api/v2/spot/market/history-candles",
-        params={"symbol": "{symbol}", "granularity": "{timeframe}", "endTime": "{end}", "limit": "{rows}"},
-        page_limit=199,
-        page_limits={"1w": 99, "1M": 99},
-    ),
-    archive_after_candles=1_000,
+    # Of the longer timeframes the recent endpoint has 1,440 candles, not what the docs say. Where the limit counts back beyond
+    # them, it gives nothing and no error, not even those that it has. The archive is not asked for the newest: nothing says how
+    # soon they are in it.
+    archive=replace(_CANDLES, path="/api/v2/spot/market/history-candles", page_limit=199, page_limits={"1w": 99, "1M": 99}),
+    archive_after_candles=1_390,
     rows=RowForm(
-        RowKind.ARRAYS, time=0, open=1, high=2, low=3, close=4, volume=5, time_form=TimeForm.MILLISECONDS, path=("data",)
+        RowKind.ARRAYS,
+        time=0,
+        open=1,
+        high=2,
+        low=3,
+        close=4,
+        volume=5,
+        time_form=TimeForm.MILLISECONDS,
+        path=("data",),
+        is_nothing_empty=True,  # new pairs
     ),
     errors=ErrorForm(
         code_path=("code",),
+        other_code_paths=(("err_code",),),
         message_path=("msg",),
         ok_codes=("00000",),
         rules=(
-            ErrorRule(Outcome.THROTTLED, codes=("429", "50009")),
+            ErrorRule(Outcome.THROTTLED, codes=("429", "30014", "50009")),
             # Busy, timed out, abnormal, upgrading, failed, pair in maintenance; during releases 40808 and 45001 too.
             ErrorRule(
                 Outcome.UNAVAILABLE, codes=("500", "40010", "40015", "40200", "40725", "40808", "41114", "45001", "50008")
             ),
-            # Unknown, missing or wrong parameters, removed pairs, unknown paths; the first four are what symbols get.
-            ErrorRule(
-                Outcome.REJECTED, codes=("40034", "40102", "40309", "50004", "40017", "40019", "40020", "40404", "48001")
-            ),
-            ErrorRule(Outcome.REJECTED, codes=("00001", "400171", "400172")),
+            # The older forms of "abnormal".
+            ErrorRule(Outcome.UNAVAILABLE, codes=("01001", "system exception")),
+            # Symbols; parameters and paths; an address that is not served.
+            ErrorRule(Outcome.REJECTED, codes=("40034", "40102", "40309", "50004")),
+            ErrorRule(Outcome.REJECTED, codes=("40017", "400171", "400172", "40019", "40020", "40404", "48001")),
+            ErrorRule(Outcome.REJECTED, codes=("40018",)),
         ),
     ),
     markets=MarketsRequest(
@@ -113,6 +119,6 @@ SPEC: Final = ExchangeSpec(
     empty_intervals=EmptyIntervals.OMITTED,
     quirks=(
         "Candles of six hours and more are asked for in UTC; Bitget's own default is Hong Kong's day.",
-        "Candles older than 1,000 intervals come from an archive in pages of 199.",
+        "Candles older than 1,390 intervals come from an archive in pages of 199.",
     ),
 )

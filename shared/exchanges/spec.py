@@ -179,7 +179,8 @@ class SymbolForm:
 class CandlesRequest:
     """The request for one page. `page_limit` is the most rows one answer holds; `page_limits` where a timeframe has fewer.
 
-    `spare_rows` are asked for on top of those needed: a bound that counts otherwise than documented pushes none of them out.
+    `spare_rows`: `{rows}` is so many more than the range has, and page limits so many fewer than the exchange's, where it is
+    not known whether a bound counts.
     """
 
     path: str
@@ -226,8 +227,9 @@ class RowForm:
 class ErrorRule:
     """What an answer means. All conditions given have to hold; `text` is looked for in code and message, ignoring case.
 
-    `body` is the whole body, where that is all an exchange says: then it is an error with status 200 too. `wait_ms` is how
-    long to stay away when throttled and no header says so.
+    `body` is the whole body, where that is all an exchange says: then it is an error with status 200 too. `page_text` is
+    looked for in a body that is no JSON, ignoring case: what stands in front of an exchange answers with a page. `wait_ms` is
+    how long to stay away when throttled and no header says so.
     """
 
     outcome: Outcome
@@ -235,6 +237,7 @@ class ErrorRule:
     codes: tuple[str, ...] = ()
     text: str = ""
     body: str = ""
+    page_text: str = ""
     wait_ms: int | None = None
 
 
@@ -242,11 +245,13 @@ class ErrorRule:
 class ErrorForm:
     """Where an answer carries its error, whatever its HTTP status, and what the errors mean: the first rule that fits.
 
-    A code in `ok_codes` is no error. Where no rule fits, client.py judges by the status.
+    A code in `ok_codes` is no error. `other_code_paths`: where else a code may stand, if some errors have another form.
+    Where no rule fits, client.py judges by the status.
     """
 
     rules: tuple[ErrorRule, ...]
     code_path: tuple[PathStep, ...] = ()
+    other_code_paths: tuple[tuple[PathStep, ...], ...] = ()
     message_path: tuple[PathStep, ...] = ()
     ok_codes: tuple[str, ...] = ()
 

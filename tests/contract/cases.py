@@ -31,6 +31,26 @@ class Case:
     hides_delisted: bool = False
 
 
+# What stands in front of an exchange that does not serve a country.
+CLOUDFRONT_COUNTRY = """<HTML><HEAD><TITLE>ERROR: The request could not be satisfied</TITLE></HEAD><BODY><H1>403 ERROR</H1>
+The Amazon CloudFront distribution is configured to block access from your country.
+We can't connect to the server for this app or website at this time.</BODY></HTML>"""
+
+BYBIT_ERRORS = (
+    (200, {"retCode": 10001, "retMsg": "Not supported symbols", "result": {}}, Rejected),
+    (200, {"retCode": 10001, "retMsg": "Invalid period!", "result": {}}, Rejected),
+    (200, {"retCode": 10024, "retMsg": "Compliance rules triggered", "result": {}}, Rejected),
+    (403, CLOUDFRONT_COUNTRY, Rejected),
+    (403, "access too frequent", Throttled),
+    (403, {"retCode": 10018, "retMsg": "Exceeded the IP Rate Limit.", "result": {}}, Throttled),
+    (200, {"retCode": 10006, "retMsg": "Too many visits!", "result": {}}, Throttled),
+    (429, "<html>Too Many Requests</html>", Throttled),
+    (200, {"retCode": 10016, "retMsg": "System error. Please try again later.", "result": {}}, Unavailable),
+    (200, {"retCode": 10000, "retMsg": "Server Timeout", "result": {}}, Unavailable),
+    (502, "<html>Bad gateway</html>", Unavailable),
+)
+
+
 def deribit_error(code: int, message: str, **data: str) -> dict[str, Any]:
     error = {"message": message, "code": code, **({"data": data} if data else {})}
     return {"jsonrpc": "2.0", "error": error, "testnet": False, "usIn": 1, "usOut": 2, "usDiff": 1}
@@ -62,15 +82,16 @@ CASES = {
         Case(
             "binanceus",
             "binanceus",
-            ccxt_options={"fetchMarkets": ["spot"]},
             errors=(
                 (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
-                (400, {"code": -1100, "msg": "Illegal characters found in parameter 'symbol'."}, Rejected),
-                (429, {"code": -1003, "msg": "Too many requests queued."}, Throttled),
-                (418, {"code": -1003, "msg": "IP banned until 1659146400000"}, Throttled),
+                (400, {"code": -1120, "msg": "Invalid interval."}, Rejected),
+                (403, CLOUDFRONT_COUNTRY, Rejected),
+                (429, {"code": -1003, "msg": "Too much request weight used."}, Throttled),
+                (418, {"code": -1003, "msg": "Way too much request weight used; IP banned."}, Throttled),
                 (403, "<html>Forbidden</html>", Throttled),
-                (500, {"code": -1001, "msg": "Internal error"}, Unavailable),
-                (503, {"code": -1016, "msg": "This service is no longer available."}, Unavailable),
+                (500, {"code": -1000, "msg": "An unknown error occurred while processing the request."}, Unavailable),
+                (400, {"code": -1016, "msg": "This service is no longer available."}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
             ),
         ),
         Case(
@@ -79,15 +100,19 @@ CASES = {
             symbol="BTC/USDT:USDT",
             quiet="ZEC/USDC:USDC",
             unknown="NOPE/USDT:USDT",
-            ccxt_options={"fetchMarkets": ["linear"]},
+            ccxt_has={"fetchCurrencies": False},
             errors=(
                 (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
                 (400, {"code": -1120, "msg": "Invalid interval."}, Rejected),
-                (429, {"code": -1003, "msg": "Too many requests."}, Throttled),
-                (418, {"code": -1003, "msg": "Way too many requests; IP banned until 1659146400000."}, Throttled),
+                (400, {"code": -1122, "msg": "Invalid symbol status."}, Rejected),
                 (451, {"code": 0, "msg": "Service unavailable from a restricted location"}, Rejected),
-                (503, {"code": -1008, "msg": "Server is currently overloaded."}, Unavailable),
-                (504, "<html>Gateway time-out</html>", Unavailable),
+                (429, {"code": -1003, "msg": "Too many requests; current limit is 2400 requests per minute."}, Throttled),
+                (418, {"code": -1003, "msg": "Way too many requests; IP banned until 1764072000000."}, Throttled),
+                (403, "<html>Forbidden</html>", Throttled),
+                (408, {"code": -1007, "msg": "Timeout waiting for response from backend server."}, Unavailable),
+                (503, {"code": -1008, "msg": "Request throttled by system-level protection."}, Unavailable),
+                (503, {"code": -1001, "msg": "Internal error; unable to process your request."}, Unavailable),
+                (400, {"code": -1004, "msg": "Server is busy, please wait and try again"}, Unavailable),
             ),
         ),
         Case(
@@ -129,6 +154,30 @@ CASES = {
                 (200, {"code": "40015", "msg": "System is abnormal, please try again later", "data": None}, Unavailable),
                 (400, {"code": "41114", "msg": "The current trading pair is under maintenance", "data": None}, Unavailable),
                 (500, {"code": "40725", "msg": "service return an error", "data": None}, Unavailable),
+                (200, {"status": "fail", "err_code": "01001", "err_msg": "Please try again later"}, Unavailable),
+            ),
+        ),
+        Case(
+            "bitstamp",
+            "bitstamp",
+            symbol="BTC/USD",
+            quiet="ZEC/USD",
+            unknown="NOPE/USD",
+            errors=(
+                (404, {"response_code": "404.003", "response_explanation": "Currency pair not found."}, Rejected),
+                (404, "<html>Page not found</html>", Rejected),
+                (
+                    400,
+                    {"code": "validation-error", "errors": [{"field": "step", "message": "Invalid.", "code": "invalid"}]},
+                    Rejected,
+                ),
+                (200, {"code": "validation-error", "errors": [{"field": "limit", "message": "Invalid."}]}, Rejected),
+                (400, {"status": "error", "reason": "Too fast.", "response_code": "400.002"}, Throttled),
+                (400, {"response_code": "400.067", "response_explanation": "Exceeded client rate limit."}, Throttled),
+                (429, "<html>Too Many Requests</html>", Throttled),
+                (200, {"error": "Bitstamp.net is under scheduled maintenance. We'll be back soon."}, Unavailable),
+                (500, {"response_code": "500.002", "response_explanation": "An internal service failed."}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
             ),
         ),
         Case(
@@ -137,34 +186,18 @@ CASES = {
             ccxt_options={"fetchMarkets": {"types": ["spot"]}},
             ccxt_has={"fetchCurrencies": False},
             hides_delisted=True,
-            errors=(
-                (200, {"retCode": 10001, "retMsg": "Not supported symbols", "result": {}}, Rejected),
-                (200, {"retCode": 10001, "retMsg": "Invalid period!", "result": {}}, Rejected),
-                (200, {"retCode": 10006, "retMsg": "Too many visits!", "result": {}}, Throttled),
-                (403, "403, access too frequent", Throttled),
-                (200, {"retCode": 10016, "retMsg": "Server error.", "result": {}}, Unavailable),
-                (200, {"retCode": 10000, "retMsg": "Server Timeout", "result": {}}, Unavailable),
-                (503, "<html>busy</html>", Unavailable),
-            ),
+            errors=BYBIT_ERRORS,
         ),
         Case(
             "bybitlinear",
             "bybit",
-            symbol="BTC/USDT:USDT",
-            quiet="ZEC/USDC:USDC",
-            unknown="NOPE/USDT:USDT",
+            symbol="BTC/USDC:USDC",
+            quiet="ZEC/USDT:USDT",
+            unknown="NOPE/USDC:USDC",
             ccxt_options={"fetchMarkets": {"types": ["linear"]}, "defaultType": "swap"},
             ccxt_has={"fetchCurrencies": False},
             hides_delisted=True,
-            errors=(
-                (200, {"retCode": 10001, "retMsg": "params error: symbol invalid", "result": {}}, Rejected),
-                (200, {"retCode": 10001, "retMsg": "Invalid period!", "result": {}}, Rejected),
-                (200, {"retCode": 10006, "retMsg": "Too many visits!", "result": {}}, Throttled),
-                (403, "403, access too frequent", Throttled),
-                (403, {"retCode": 10024, "retMsg": "Service is not available in your country"}, Rejected),
-                (200, {"retCode": 10016, "retMsg": "Service is restarting.", "result": {}}, Unavailable),
-                (500, {"retCode": 10016, "retMsg": "Server error.", "result": {}}, Unavailable),
-            ),
+            errors=BYBIT_ERRORS,
         ),
         Case(
             "coinbase",
@@ -175,6 +208,20 @@ CASES = {
                 (429, {"message": "Public rate limit exceeded"}, Throttled),
                 (500, {"message": "Internal server error"}, Unavailable),
                 (503, "<html>busy</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "cryptocom",
+            "cryptocom",
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (400, {"code": 40004, "message": "Invalid instrument_name"}, Rejected),
+                (400, {"code": 40003, "message": "Invalid request"}, Rejected),
+                (200, {"code": 30003, "message": "SYMBOL_NOT_FOUND"}, Rejected),
+                (429, {"code": 42901, "message": "TOO_MANY_REQUESTS"}, Throttled),
+                (200, {"code": 10006, "message": "TOO_MANY_REQUESTS"}, Throttled),
+                (200, {"code": 9010001, "message": "SERVICE_UNAVAILABLE"}, Unavailable),
+                (500, {"code": 50001, "message": "INTERNAL_ERROR"}, Unavailable),
             ),
         ),
         Case(
@@ -246,6 +293,29 @@ CASES = {
             ),
         ),
         Case(
+            "htx",
+            "htx",
+            ccxt_options={"fetchMarkets": {"types": {"spot": True, "linear": False, "inverse": False}}},
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (200, {"status": "error", "err-code": "invalid-parameter", "err-msg": "invalid symbol"}, Rejected),
+                (200, {"status": "error", "err-code": "bad-request", "err-msg": "invalid period"}, Rejected),
+                (200, {"status": "error", "err-code": "base-symbol-error", "err-msg": "The symbol is invalid"}, Rejected),
+                (200, {"status": "error", "err-code": "bad-request", "err-msg": "429 too many request"}, Throttled),
+                (200, {"status": "error", "err-code": "invalid-parameter", "err-msg": "request limit"}, Throttled),
+                (200, {"code": 1006, "message": "exceededratelimit"}, Throttled),
+                (429, "<html>Too Many Requests</html>", Throttled),
+                (
+                    200,
+                    {"status": "error", "err-code": "system-maintenance", "err-msg": "System is in maintenance!"},
+                    Unavailable,
+                ),
+                (200, {"status": "error", "err-code": "gateway-internal-error", "err-msg": "Try again later."}, Unavailable),
+                (200, {"ts": 1, "status": "error", "err-code": "timeout", "err-msg": "Request Timeout"}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
+            ),
+        ),
+        Case(
             "hyperliquid",
             "hyperliquid",
             symbol="BTC/USDC:USDC",
@@ -299,6 +369,23 @@ CASES = {
             ),
         ),
         Case(
+            "mexc",
+            "mexc",
+            errors=(
+                (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
+                (400, {"code": -1121, "msg": "Invalid interval."}, Rejected),
+                (200, {"code": 10007, "msg": "bad symbol"}, Rejected),
+                (200, {"code": -1128, "msg": "Combination of optional parameters invalid.", "_extend": None}, Rejected),
+                (429, {"code": 429, "msg": "Too Many Requests"}, Throttled),
+                (418, "<html>banned</html>", Throttled),
+                (200, {"code": 510, "msg": "Requests are too frequent, please try again later"}, Throttled),
+                (200, {"code": 500, "message": "Under maintenance, please try again later"}, Unavailable),
+                (400, {"code": 501, "msg": "System busy, try again later"}, Unavailable),
+                (200, {"code": 801, "msg": "System under maintenance"}, Unavailable),
+                (504, "<html>Gateway Time-out</html>", Unavailable),
+            ),
+        ),
+        Case(
             "okx",
             "okx",
             ccxt_options={"fetchMarkets": {"types": ["spot"]}},
@@ -311,6 +398,36 @@ CASES = {
                 (200, {"code": "50001", "msg": "Service temporarily unavailable", "data": []}, Unavailable),
                 (200, {"code": "50026", "msg": "System error", "data": []}, Unavailable),
                 (503, {"code": "50013", "msg": "Systems are busy.", "data": []}, Unavailable),
+            ),
+        ),
+        Case(
+            "poloniex",
+            "poloniex",
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (400, {"code": 10040, "message": "Invalid symbol"}, Rejected),
+                (400, {"code": 10001, "message": "Invalid parameter: interval"}, Rejected),
+                (400, {"code": 24101, "message": "Invalid symbol"}, Rejected),
+                (429, {"code": 429, "message": "Too many requests"}, Throttled),
+                (500, {"code": 500, "message": "Internal System Error"}, Unavailable),
+                (503, {"code": 1002, "message": "System under maintenance"}, Unavailable),
+                (400, {"code": 603, "message": "Internal Request Timeout"}, Unavailable),
+            ),
+        ),
+        Case(
+            "upbit",
+            "upbit",
+            symbol="BTC/KRW",
+            quiet="ZEC/KRW",
+            unknown="NOPE/KRW",
+            hides_delisted=True,
+            errors=(
+                (404, {"error": {"name": "404", "message": "Code not found"}}, Rejected),
+                (400, {"error": {"name": "invalid_parameter", "message": "Invalid parameter."}}, Rejected),
+                (429, {"error": {"name": "too_many_requests", "message": "Too many API requests."}}, Throttled),
+                (418, {"error": {"name": "too_many_requests", "message": "You are blocked."}}, Throttled),
+                (500, {"error": {"name": "server_error", "message": "An internal error occurred."}}, Unavailable),
+                (503, "<html>maintenance</html>", Unavailable),
             ),
         ),
     )

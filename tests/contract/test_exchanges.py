@@ -103,6 +103,15 @@ def test_a_start_before_the_history_is_told(exchange: str) -> None:
         assert not len(before.candles)
 
 
+@pytest.mark.parametrize("exchange", [exchange for exchange in ALL if load_spec(exchange).candles.spare_rows])
+def test_where_it_is_not_known_whether_a_bound_counts_a_row_more_is_asked_for(exchange: str) -> None:
+    request, bench = load_spec(exchange).candles, Bench(exchange)
+    page = bench.client().fetch_ohlcv(CASES[exchange].symbol, "1m", first_kept_ms(exchange, "1m", 50), NOW_MS, 40)
+    asked = next(int(bench.newest.query[key]) for key, template in request.params.items() if template == "{rows}")
+    assert asked == 40 + request.spare_rows == page.rows_count
+    assert len(page.candles) == 40
+
+
 @pytest.mark.parametrize("exchange", ALL)
 def test_an_unknown_symbol_is_rejected(exchange: str) -> None:
     start_ms = first_kept_ms(exchange, "1m", 50)
