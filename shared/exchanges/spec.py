@@ -122,10 +122,11 @@ class SymbolForm:
     """How `BASE/QUOTE` is written. Templates know `{base}`, `{quote}` and `{settle}`.
 
     `spot_long` is used instead of `spot` when a side has more than three characters; `swap` for `BASE/QUOTE:SETTLE`, unless
-    `swap_by_settle` has another for that settlement currency or, under INVERSE, for contracts settled in their base. A form
-    that is None is not traded there. `aliases` maps the unified currency to the exchange's own; by the name of one of these
-    no other currency can be asked for, since the exchange would take it for that one. Where names are in one case, unified
-    currencies are in capitals, whatever the list of symbols has.
+    `swap_by_settle` has another for that settlement currency or, under INVERSE, for contracts settled in their base. Where a
+    contract's name does not tell its settlement, it is the quote currency, or the quote of an inverse one is `inverse_quote`:
+    others would get the candles of a namesake and are unknown. A form that is None is not traded there. `aliases` maps the
+    unified currency to the exchange's own; by the name of one of these no other currency can be asked for, since the exchange
+    would take it for that one. Where names are in one case, unified currencies are in capitals, whatever the list has.
     """
 
     INVERSE: ClassVar[str] = "base"
@@ -134,6 +135,7 @@ class SymbolForm:
     spot_long: str | None = None
     swap: str | None = None
     swap_by_settle: Mapping[str, str] = field(default_factory=dict)
+    inverse_quote: str = "USD"
     aliases: Mapping[str, str] = field(default_factory=dict)
     is_lower_case: bool = False
     is_upper_case: bool = False
@@ -166,8 +168,13 @@ class SymbolForm:
         return currency not in self.aliases and currency in self.aliases.values()
 
     def _swap_form(self, match: re.Match[str]) -> str | None:
-        settle = self.INVERSE if match["settle"] == match["base"] else match["settle"]
-        return self.swap_by_settle.get(settle, self.swap)
+        is_inverse = match["settle"] == match["base"]
+        template = self.swap_by_settle.get(self.INVERSE if is_inverse else match["settle"], self.swap)
+        if template is None or "{settle}" in template:
+            return template
+        if is_inverse:
+            return template if self.INVERSE in self.swap_by_settle and match["quote"] == self.inverse_quote else None
+        return template if match["settle"] == match["quote"] else None
 
     def unify(self, currency: str) -> str:
         """The unified name of the exchange's name of a currency."""

@@ -1,5 +1,6 @@
 """The one contract of all exchanges: what a client promises holds for each, on the simulator with that exchange's manners."""
 
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -110,6 +111,19 @@ def test_where_it_is_not_known_whether_a_bound_counts_a_row_more_is_asked_for(ex
     asked = next(int(bench.newest.query[key]) for key, template in request.params.items() if template == "{rows}")
     assert asked == 40 + request.spare_rows == page.rows_count
     assert len(page.candles) == 40
+
+
+@pytest.mark.parametrize("exchange", ALL)
+def test_no_other_symbol_is_asked_for_by_the_name_of_a_market(exchange: str) -> None:
+    markets, write = WIRES[exchange].markets, load_spec(exchange).symbol_form.write
+    owners = {write(market.symbol): market.symbol for market in markets}
+    assert len(owners) == len(markets)
+    assert None not in owners
+    quotes = {market.quote for market in markets} | {"USD", "USDC", "USDT"}
+    settles = ["", *(f":{currency}" for currency in sorted({market.base for market in markets} | quotes | {"EUR"}))]
+    for base, quote, settle in itertools.product({market.base for market in markets}, quotes, settles):
+        symbol = f"{base}/{quote}{settle}"
+        assert owners.get(write(symbol), symbol) == symbol
 
 
 @pytest.mark.parametrize("exchange", ALL)
