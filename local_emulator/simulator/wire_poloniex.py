@@ -1,4 +1,7 @@
-"""Poloniex spot. Ascending rows of fourteen with the open time near the end. Source: poloniex/polo-sdk-python."""
+"""Poloniex spot. Source: api-docs.poloniex.com/spot; which end of a range is kept, as ccxt 23236 met it.
+
+Undocumented: the end is taken as inclusive, and rows as ascending.
+"""
 
 from typing import Final
 
@@ -22,58 +25,65 @@ from local_emulator.simulator.wire import (
 )
 from shared.domain.timeframes import TIMEFRAMES
 
+# DAY_3, WEEK_1 and MONTH_1 are not served here: nobody knows on which days they open.
 INTERVALS: Final = {
     **{f"MINUTE_{minutes}": f"{minutes}m" for minutes in (1, 5, 10, 15, 30)},
     **{f"HOUR_{hours}": f"{hours}h" for hours in (1, 2, 4, 6, 12)},
     "DAY_1": "1d",
-    "MONTH_1": "1M",
 }
 LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 500
-TAKER_SHARE: Final = 0.48
+# The number of the error for each parameter.
+PARAMETER_ERRORS: Final = {
+    "symbol": (24101, "Invalid symbol"),
+    "interval": (24102, "Invalid K-line type"),
+    "endTime": (24103, "Invalid endTime"),
+    "limit": (24104, "Invalid limit"),
+    "startTime": (24105, "Invalid startTime"),
+}
 STATUS_ERRORS: Final = {
-    404: (404, "Not found"),
+    404: (404, "Not Found"),
     429: (429, "Too many requests"),
     500: (500, "Internal System Error"),
-    503: (1002, "System under maintenance"),
+    503: (24201, "Service busy. Try again later"),
 }
 
 
 def _span(request: WireRequest) -> Span:
     query = request.query
-    market = find_market(request, _name, request.path_params["symbol"])
+    market = find_market(request, _symbol, request.path_params["symbol"])
     if market is None:
-        raise _refused(10040, "Invalid symbol")
-    if query.get("interval") not in INTERVALS:
-        raise _refused(10001, "Invalid parameter: interval")
-    start_ms, end_ms, limit = (whole_number(query, name, _bad_parameter) for name in ("startTime", "endTime", "limit"))
-    rows = LIMIT_DEFAULT if limit is None else limit
-    if not 0 < rows <= LIMIT_MAX:
-        raise _bad_parameter("limit")
-    frame = TIMEFRAMES[INTERVALS[query["interval"]]]
-    end_ms = None if end_ms is None else end_ms + 1
-    return Span(market, frame, start_ms, end_ms, rows, keeps_oldest=start_ms is not None)
+        raise _invalid("symbol")
+    interval = query.get("interval", "")
+    if interval not in INTERVALS:
+        raise _invalid("interval")
+    start_ms, last_ms, limit = (whole_number(query, name, _invalid) for name in ("startTime", "endTime", "limit"))
+    limit = LIMIT_DEFAULT if limit is None else limit
+    if not 1 <= limit <= LIMIT_MAX:
+        raise _invalid("limit")
+    return Span(market, TIMEFRAMES[INTERVALS[interval]], start_ms, None if last_ms is None else last_ms + 1, limit)
 
 
 def _page(request: WireRequest, span: Span, rows: Rows) -> Reply:
-    values, money = row_texts(rows, span.market), turnover(rows)
+    values = row_texts(rows, span.market)
     count = len(rows)
     opens = rows.open_ms.tolist()
+    closes = [span.timeframe.close(open_ms) - 1 for open_ms in opens]
     columns = (
         values.low,
         values.high,
         values.open,
         values.close,
-        texts(money, 8),
+        texts(turnover(rows), 8),
         values.volume,
-        texts(money * TAKER_SHARE, 8),
-        texts(rows.volume * TAKER_SHARE, 8),
+        texts(turnover(rows) / 2, 8),
+        texts(rows.volume / 2, 8),
         trade_counts(rows),
-        [min(request.now_ms, span.timeframe.close(open_ms) - 1) for open_ms in opens],
-        values.close,
+        [min(close_ms, request.now_ms) for close_ms in closes],
+        texts((rows.open + rows.high + rows.low + rows.close) / 4, 8),
         [request.query["interval"]] * count,
         opens,
-        [span.timeframe.close(open_ms) - 1 for open_ms in opens],
+        closes,
     )
     return Reply.of_json([list(row) for row in zip(*columns, strict=True)])
 
@@ -84,7 +94,7 @@ def _markets(request: WireRequest) -> Reply:
 
 def _market(market: Market, now_ms: int) -> dict[str, object]:
     return {
-        "symbol": _name(market),
+        "symbol": _symbol(market),
         "baseCurrencyName": market.base,
         "quoteCurrencyName": market.quote,
         "displayName": f"{market.base}/{market.quote}",
@@ -92,28 +102,24 @@ def _market(market: Market, now_ms: int) -> dict[str, object]:
         "visibleStartTime": market.listed_ms,
         "tradableStartTime": market.listed_ms,
         "symbolTradeLimit": {
-            "symbol": _name(market),
+            "symbol": _symbol(market),
             "priceScale": market.price_decimals,
             "quantityScale": market.volume_decimals,
-            "amountScale": 4,
-            "minQuantity": "0.000001",
+            "amountScale": 8,
+            "minQuantity": f"{10.0**-market.volume_decimals:.{market.volume_decimals}f}",
             "minAmount": "1",
             "highestBid": "0",
             "lowestAsk": "0",
         },
-        "crossMargin": {"supportCrossMargin": False, "maxLeverage": 1},
     }
 
 
-def _name(market: Market) -> str:
+def _symbol(market: Market) -> str:
     return f"{market.base}_{market.quote}"
 
 
-def _bad_parameter(name: str) -> Refused:
-    return _refused(10001, f"Invalid parameter: {name}")
-
-
-def _refused(code: int, message: str) -> Refused:
+def _invalid(name: str) -> Refused:
+    code, message = PARAMETER_ERRORS[name]
     return Refused(Reply.of_json({"code": code, "message": message}, 400))
 
 
@@ -122,20 +128,22 @@ def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
 
 
 def _error(status: int) -> Reply:
-    code, message = STATUS_ERRORS.get(status, (500, "Internal System Error"))
+    code, message = STATUS_ERRORS.get(status, STATUS_ERRORS[500])
     return Reply.of_json({"code": code, "message": message}, status)
 
 
 POLONIEX: Final = Wire(
     name="poloniex",
     limits=(Limit(200, 1_000),),
-    markets=markets_quoted_in("USDT"),
+    markets=markets_quoted_in("USDT", "USDC"),
     routes=(
         Route("/markets/{symbol}/candles", span=_span, page=_page),
-        Route("/markets", answer=_markets),
-        # Its contracts, of which there are none here.
-        Route("/v3/market/allInstruments", answer=lambda _request: Reply.of_json({"code": 200, "msg": "", "data": []})),
+        Route("/markets", answer=_markets, weight=20),
         Route("/timestamp", answer=lambda request: Reply.of_json({"serverTime": request.now_ms})),
+        # Perpetuals, which ccxt asks for besides.
+        Route(
+            "/v3/market/allInstruments", answer=lambda _request: Reply.of_json({"code": "200", "msg": "Success", "data": []})
+        ),
     ),
     refusal=_refusal,
     error=_error,

@@ -1,4 +1,4 @@
-"""Upbit, as data. Source: docs.upbit.com, quotation API, candles; errors and bans from its pages on request limits."""
+"""Upbit Korea spot, as data. Source: docs.upbit.com/kr/reference, candles and Rate Limits."""
 
 from typing import Final
 
@@ -16,27 +16,36 @@ from shared.exchanges.spec import (
     RowKind,
     SymbolForm,
     TimeForm,
+    UsageHeader,
 )
+
+PERIOD_MS: Final = 1_000
+REQUESTS_MAX: Final = 10
+# How long a ban lasts stands in the words of its message only. Bans grow for those who go on.
+BAN_MS: Final = 600_000
 
 SPEC: Final = ExchangeSpec(
     name="upbit",
     docs_url="https://docs.upbit.com/kr/reference/list-candles-minutes",
     base_url="https://api.upbit.com",
-    windows=(RateWindow(10, 1_000),),
-    # A part of the path. Weeks open on Mondays: the documentation's own example is of one.
+    # For all candles together, and as many again for symbols and for tickers; here for all.
+    windows=(RateWindow(REQUESTS_MAX, PERIOD_MS),),
+    usage_headers=(UsageHeader("Remaining-Req", PERIOD_MS, REQUESTS_MAX, pattern=r"group=candles?;.*\bsec=(\d+)"),),
+    # Days open at 00:00 UTC, which is nine in Korea; weeks on Monday.
     timeframes={
-        **{f"{unit}m": f"minutes/{unit}" for unit in (1, 3, 5, 10, 15, 30)},
+        **{f"{minutes}m": f"minutes/{minutes}" for minutes in (1, 3, 5, 10, 15, 30)},
         "1h": "minutes/60",
         "4h": "minutes/240",
         "1d": "days",
         "1w": "weeks",
         "1M": "months",
     },
-    symbol_form=SymbolForm("{quote}-{base}"),
-    # There is no start: `count` candles that opened before `to`, however far back they reach.
+    # TON was Tokamak Network's name before it became TOKAMAK, and ccxt still reads it so: nobody gets it as Toncoin.
+    symbol_form=SymbolForm("{quote}-{base}", aliases={"Tokamak Network": "TON"}),
     paging=Paging.BACKWARD,
     candles=CandlesRequest(
         path="/v1/candles/{timeframe}",
+        # There is no start, and the end is exclusive.
         params={"market": "{symbol}", "to": "{end}", "count": "{rows}"},
         page_limit=200,
         time_form=TimeForm.ISO,
@@ -55,11 +64,11 @@ SPEC: Final = ExchangeSpec(
         code_path=("error", "name"),
         message_path=("error", "message"),
         rules=(
-            ErrorRule(Outcome.THROTTLED, statuses=(429,), wait_ms=1_000),
-            # Who goes on is blocked; the body says for how long, and each time it is longer.
-            ErrorRule(Outcome.THROTTLED, statuses=(418,), wait_ms=600_000),
-            ErrorRule(Outcome.THROTTLED, codes=("too_many_requests",), wait_ms=1_000),
-            ErrorRule(Outcome.UNAVAILABLE, codes=("server_error", "maintenance")),
+            ErrorRule(Outcome.THROTTLED, statuses=(418,), wait_ms=BAN_MS),
+            ErrorRule(Outcome.THROTTLED, codes=("418",), wait_ms=BAN_MS),
+            ErrorRule(Outcome.THROTTLED, statuses=(429,), wait_ms=PERIOD_MS),
+            ErrorRule(Outcome.THROTTLED, codes=("429", "too_many_requests"), wait_ms=PERIOD_MS),
+            ErrorRule(Outcome.REJECTED, codes=("400", "404", "invalid_parameter", "validation_error")),
         ),
     ),
     markets=MarketsRequest(
@@ -68,11 +77,13 @@ SPEC: Final = ExchangeSpec(
         pair_key="market",
         pair_pattern=r"(?P<quote>[^-]+)-(?P<base>.+)",
     ),
-    ping_path="/v1/market/all",
+    # It has no clock to ask for.
+    ping_path="/v1/ticker",
+    ping_params={"markets": "KRW-BTC"},
     empty_intervals=EmptyIntervals.OMITTED,
     quirks=(
-        "Most pairs are quoted in won (BTC/KRW); the list names only what is traded now.",
-        "Intervals without trades have no candle.",
-        "All candle requests of an address share ten a second; going on after a refusal brings growing blocks.",
+        "Intervals without trades have no candle, and delisted symbols vanish from its list.",
+        "Ten requests a second for all candles; who goes on after a refusal is banned, each time for longer.",
+        "This is Upbit Korea: prices in KRW, BTC and USDT. Its houses in Singapore, Indonesia and Thailand are others.",
     ),
 )

@@ -16,7 +16,8 @@ class Case:
     `ccxt_id` and `ccxt_options` are the class and options that make ccxt read the same kind of market. `symbol` is traded
     all the time, `quiet` has intervals without trades, `unknown` does not exist. `errors` are answers as the exchange gives
     them, (status, JSON or text), and what they mean. `ccxt_timeframes_off` are those that ccxt reads otherwise, with the
-    reason. `hides_delisted`: its list of symbols names only what trades now.
+    reason. `ccxt_needs_end`: ccxt tells the exchange no end, and so gets the newest unless the caller names one.
+    `hides_delisted`: its list of symbols names only what trades now.
     """
 
     exchange: str
@@ -28,6 +29,7 @@ class Case:
     ccxt_options: Mapping[str, Any] = field(default_factory=dict)
     ccxt_has: Mapping[str, bool] = field(default_factory=dict)
     ccxt_timeframes_off: Mapping[str, str] = field(default_factory=dict)
+    ccxt_needs_end: bool = False
     hides_delisted: bool = False
 
 
@@ -213,15 +215,21 @@ CASES = {
         Case(
             "cryptocom",
             "cryptocom",
-            ccxt_has={"fetchCurrencies": False},
+            hides_delisted=True,
             errors=(
                 (400, {"code": 40004, "message": "Invalid instrument_name"}, Rejected),
-                (400, {"code": 40003, "message": "Invalid request"}, Rejected),
-                (200, {"code": 30003, "message": "SYMBOL_NOT_FOUND"}, Rejected),
+                (400, {"code": 40004, "message": "Missing instrument_name param"}, Rejected),
+                (400, {"code": 40003, "message": "INVALID_REQUEST"}, Rejected),
+                (200, {"id": -1, "method": "public/get-candlestick", "code": 40401, "message": "NOT_FOUND"}, Rejected),
+                (404, {"timestamp": "2026-09-22T21:43:19.938+00:00", "status": 404, "error": "Not Found"}, Rejected),
                 (429, {"code": 42901, "message": "TOO_MANY_REQUESTS"}, Throttled),
-                (200, {"code": 10006, "message": "TOO_MANY_REQUESTS"}, Throttled),
-                (200, {"code": 9010001, "message": "SERVICE_UNAVAILABLE"}, Unavailable),
-                (500, {"code": 50001, "message": "INTERNAL_ERROR"}, Unavailable),
+                (200, {"code": "42901", "message": "TOO_MANY_REQUESTS"}, Throttled),
+                (429, "error code: 1015", Throttled),
+                (400, {"code": 50001, "message": "ERR_INTERNAL"}, Unavailable),
+                (408, {"code": 40801, "message": "REQUEST_TIMEOUT"}, Unavailable),
+                (200, {"code": 9010001, "message": "SYSTEM_MAINTENANCE"}, Unavailable),
+                (200, {"code": "10001", "msg": "SYS_ERROR"}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
             ),
         ),
         Case(
@@ -404,14 +412,20 @@ CASES = {
             "poloniex",
             "poloniex",
             ccxt_has={"fetchCurrencies": False},
+            ccxt_needs_end=True,
             errors=(
-                (400, {"code": 10040, "message": "Invalid symbol"}, Rejected),
-                (400, {"code": 10001, "message": "Invalid parameter: interval"}, Rejected),
                 (400, {"code": 24101, "message": "Invalid symbol"}, Rejected),
+                (400, {"code": 24102, "message": "Invalid K-line type"}, Rejected),
+                (200, {"code": 601, "message": "Invalid Parameter"}, Rejected),
+                (404, {"code": 404, "message": "Not Found"}, Rejected),
                 (429, {"code": 429, "message": "Too many requests"}, Throttled),
+                (200, {"code": 429, "msg": "TOO_MANY_REQUEST"}, Throttled),
+                (403, "<html>Attention Required!</html>", Throttled),
                 (500, {"code": 500, "message": "Internal System Error"}, Unavailable),
-                (503, {"code": 1002, "message": "System under maintenance"}, Unavailable),
                 (400, {"code": 603, "message": "Internal Request Timeout"}, Unavailable),
+                (400, {"code": 24201, "message": "Service busy. Try again later"}, Unavailable),
+                (200, {"code": 1002, "msg": "SYSTEM_MAINTENANCE"}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
             ),
         ),
         Case(
@@ -422,12 +436,17 @@ CASES = {
             unknown="NOPE/KRW",
             hides_delisted=True,
             errors=(
-                (404, {"error": {"name": "404", "message": "Code not found"}}, Rejected),
-                (400, {"error": {"name": "invalid_parameter", "message": "Invalid parameter."}}, Rejected),
-                (429, {"error": {"name": "too_many_requests", "message": "Too many API requests."}}, Throttled),
-                (418, {"error": {"name": "too_many_requests", "message": "You are blocked."}}, Throttled),
-                (500, {"error": {"name": "server_error", "message": "An internal error occurred."}}, Unavailable),
-                (503, "<html>maintenance</html>", Unavailable),
+                (404, {"error": {"name": 404, "message": "Code not found"}}, Rejected),
+                (400, {"error": {"name": 400, "message": "Invalid parameter. Check the given value!"}}, Rejected),
+                (400, {"error": {"name": "validation_error", "message": "count does not have a valid value"}}, Rejected),
+                (429, {"error": {"name": "too_many_requests", "message": "Too many requests"}}, Throttled),
+                (200, {"error": {"name": 429, "message": "Too many requests"}}, Throttled),
+                (429, "Too Many Requests", Throttled),
+                (418, {"error": {"name": "too_many_requests", "message": "Blocked."}}, Throttled),
+                (418, "I'm a teapot", Throttled),
+                (500, {"error": {"name": "server_error", "message": "Server error"}}, Unavailable),
+                (200, {"error": {"name": "server_error", "message": "Server error"}}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
             ),
         ),
     )

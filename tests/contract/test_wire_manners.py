@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
-from local_emulator.simulator.arrivals import Verdict
+from local_emulator.simulator.arrivals import Limit, Verdict, Window
+from local_emulator.simulator.wire_upbit import UPBIT
 from local_emulator.simulator.wires import WIRES
 from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
 from shared.exchanges.catalog import load_spec
+from shared.exchanges.headers import read_usage
 from tests.contract.bench import Bench
 from tests.contract.frozen_market import NOW_MS
 
@@ -198,59 +200,6 @@ def test_kucoin_refuses_inside_http_200(query: dict[str, Any]) -> None:
     assert (status, answer["code"]) == (200, "400100")
 
 
-def bitget(kind: str = "candles", **query: Any) -> tuple[int, Any]:
-    return ask("bitget", f"/api/v2/spot/market/{kind}", **{"symbol": "BTCUSDT", "granularity": "1min", **query})
-
-
-def test_bitget_takes_the_newest_before_its_end_whatever_the_start() -> None:
-    end_ms = MINUTE_S * 1_000
-    _, answer = bitget()
-    assert [int(row[0]) for row in answer["data"]] == [end_ms - back * MINUTE_MS for back in range(100)][::-1]
-    for start_ms in (end_ms - 500 * MINUTE_MS, end_ms):
-        _, answer = bitget(startTime=start_ms, endTime=end_ms, limit=2)
-        assert [int(row[0]) for row in answer["data"]] == [end_ms - 2 * MINUTE_MS, end_ms - MINUTE_MS]
-    _, answer = bitget(granularity="1Dutc", limit=1_000)
-    assert len(answer["data"]) == 300
-
-
-def test_bitgets_plain_candles_reach_1440_bars_back_with_their_limit_and_the_archive_has_what_has_closed() -> None:
-    old_ms = HOUR_S * 1_000 - 1_000 * HOUR_MS
-    for limit, rows in ((440, 440), (441, 0)):
-        assert len(bitget(granularity="1h", endTime=old_ms, limit=limit)[1]["data"]) == rows
-    _, answer = bitget("history-candles", granularity="1h", endTime=old_ms + 2_000, limit=2)
-    assert [int(row[0]) for row in answer["data"]] == [old_ms - back * HOUR_MS for back in (2, 1)]
-    _, answer = bitget("history-candles", endTime=NOW_MS)
-    assert int(answer["data"][-1][0]) == MINUTE_S * 1_000 - MINUTE_MS
-
-
-@pytest.mark.parametrize(
-    ("kind", "query", "code"),
-    [
-        ("candles", {"symbol": "NOPEUSDT"}, "40034"),
-        ("candles", {"symbol": ""}, "40019"),
-        ("candles", {"granularity": "1m"}, "400171"),
-        ("candles", {"limit": 1_001}, "40020"),
-        ("history-candles", {"endTime": NOW_MS, "limit": 201}, "40020"),
-        ("history-candles", {}, "400172"),
-    ],
-)
-def test_bitget_refuses_with_a_code(kind: str, query: dict[str, Any], code: str) -> None:
-    status, answer = bitget(kind, **query)
-    assert (status, answer["code"], answer["data"]) == (400, code, None)
-
-
-def test_gemini_has_one_window_for_each_width_and_refuses_other_symbols_in_plain_text() -> None:
-    for width, rows in {"1m": 1_440, "5m": 2_015, "15m": 1_343, "30m": 1_439, "1hr": 1_463}.items():
-        _, page = ask("gemini", f"/v2/candles/BTCUSD/{width}", start=1, limit=3)
-        assert len(page) == rows
-        assert page[0][0] > page[-1][0]
-    status, answer = ask("gemini", "/v2/candles/btcusd/1h")
-    assert (status, answer["reason"]) == (400, "InvalidParameterValue")
-    assert (Bench("gemini").session().get("https://exchange.example/v2/candles/nopeusd/1m").text) == (
-        "Supplied value 'nopeusd' is not a valid symbol"
-    )
-
-
 def test_prices_and_volumes_stand_in_each_ones_own_columns() -> None:
     end_ms = HOUR_S * 1_000
     _, rows = bitfinex(start=end_ms - HOUR_MS, end=end_ms - 1, sort=1)
@@ -333,3 +282,168 @@ def test_htx_looks_at_no_bound_for_kline() -> None:
 def test_htx_refuses_inside_http_200(query: dict[str, Any]) -> None:
     status, answer = ask("htx", "/market/history/kline", **{"symbol": "btcusdt", "period": "1min", **query})
     assert (status, answer["status"], answer["err-code"]) == (200, "error", "invalid-parameter")
+
+
+def bitget(kind: str = "candles", **query: Any) -> tuple[int, Any]:
+    return ask("bitget", f"/api/v2/spot/market/{kind}", **{"symbol": "BTCUSDT", "granularity": "1min", **query})
+
+
+def test_bitget_takes_the_newest_before_its_end_whatever_the_start() -> None:
+    end_ms = MINUTE_S * 1_000
+    _, answer = bitget()
+    assert [int(row[0]) for row in answer["data"]] == [end_ms - back * MINUTE_MS for back in range(100)][::-1]
+    for start_ms in (end_ms - 500 * MINUTE_MS, end_ms):
+        _, answer = bitget(startTime=start_ms, endTime=end_ms, limit=2)
+        assert [int(row[0]) for row in answer["data"]] == [end_ms - 2 * MINUTE_MS, end_ms - MINUTE_MS]
+    _, answer = bitget(granularity="1Dutc", limit=1_000)
+    assert len(answer["data"]) == 300
+
+
+def test_bitgets_plain_candles_reach_1440_bars_back_with_their_limit_and_the_archive_has_what_has_closed() -> None:
+    old_ms = HOUR_S * 1_000 - 1_000 * HOUR_MS
+    for limit, rows in ((440, 440), (441, 0)):
+        assert len(bitget(granularity="1h", endTime=old_ms, limit=limit)[1]["data"]) == rows
+    _, answer = bitget("history-candles", granularity="1h", endTime=old_ms + 2_000, limit=2)
+    assert [int(row[0]) for row in answer["data"]] == [old_ms - back * HOUR_MS for back in (2, 1)]
+    _, answer = bitget("history-candles", endTime=NOW_MS)
+    assert int(answer["data"][-1][0]) == MINUTE_S * 1_000 - MINUTE_MS
+
+
+@pytest.mark.parametrize(
+    ("kind", "query", "code"),
+    [
+        ("candles", {"symbol": "NOPEUSDT"}, "40034"),
+        ("candles", {"symbol": ""}, "40019"),
+        ("candles", {"granularity": "1m"}, "400171"),
+        ("candles", {"limit": 1_001}, "40020"),
+        ("history-candles", {"endTime": NOW_MS, "limit": 201}, "40020"),
+        ("history-candles", {}, "400172"),
+    ],
+)
+def test_bitget_refuses_with_a_code(kind: str, query: dict[str, Any], code: str) -> None:
+    status, answer = bitget(kind, **query)
+    assert (status, answer["code"], answer["data"]) == (400, code, None)
+
+
+def test_gemini_has_one_window_for_each_width_and_refuses_other_symbols_in_plain_text() -> None:
+    for width, rows in {"1m": 1_440, "5m": 2_015, "15m": 1_343, "30m": 1_439, "1hr": 1_463}.items():
+        _, page = ask("gemini", f"/v2/candles/BTCUSD/{width}", start=1, limit=3)
+        assert len(page) == rows
+        assert page[0][0] > page[-1][0]
+    status, answer = ask("gemini", "/v2/candles/btcusd/1h")
+    assert (status, answer["reason"]) == (400, "InvalidParameterValue")
+    assert (Bench("gemini").session().get("https://exchange.example/v2/candles/nopeusd/1m").text) == (
+        "Supplied value 'nopeusd' is not a valid symbol"
+    )
+
+
+def cryptocom(**query: Any) -> tuple[int, Any]:
+    return ask("cryptocom", "/exchange/v1/public/get-candlestick", **{"instrument_name": "BTC_USD", "timeframe": "1h", **query})
+
+
+def test_cryptocom_gives_the_newest_between_its_bounds() -> None:
+    hours_ms = [HOUR_S * 1_000 - back * HOUR_MS for back in range(300)][::-1]
+    assert [row["t"] for row in cryptocom()[1]["result"]["data"]] == hours_ms[-25:]
+    assert [row["t"] for row in cryptocom(count=1_000)[1]["result"]["data"]] == hours_ms
+    answer = cryptocom(start_ts=hours_ms[0], end_ts=hours_ms[-1], count=3)[1]
+    assert [row["t"] for row in answer["result"]["data"]] == hours_ms[-4:-1]
+    assert cryptocom(timeframe="H1")[1]["result"]["interval"] == "H1"
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"instrument_name": "NOPE_USD"}, "Invalid instrument_name"),
+        ({"instrument_name": ""}, "Missing instrument_name param"),
+        ({"timeframe": "8h"}, "Invalid timeframe"),
+        ({"count": 0}, "Invalid count"),
+    ],
+)
+def test_cryptocom_refuses_with_a_code(query: dict[str, Any], message: str) -> None:
+    assert cryptocom(**query) == (400, {"code": 40004, "message": message})
+
+
+def test_cryptocom_lists_contracts_among_what_trades() -> None:
+    _, answer = ask("cryptocom", "/exchange/v1/public/get-instruments")
+    kinds = {row["symbol"]: row["inst_type"] for row in answer["result"]["data"]}
+    assert kinds["BTCUSD-PERP"] == "PERPETUAL_SWAP"
+    assert kinds["BTC_USDT"] == "CCY_PAIR"
+    assert "OMG_USD" not in kinds
+
+
+def poloniex(symbol: str = "BTC_USDT", **query: Any) -> tuple[int, Any]:
+    return ask("poloniex", f"/markets/{symbol}/candles", **{"interval": "MINUTE_1", **query})
+
+
+def test_poloniex_gives_the_newest_after_its_start() -> None:
+    minutes_ms = [(MINUTE_S - 60 * back) * 1_000 for back in range(100)][::-1]
+    assert [row[12] for row in poloniex()[1]] == minutes_ms
+    assert [row[12] for row in poloniex(startTime=minutes_ms[0], limit=2)[1]] == minutes_ms[-2:]
+    (row,) = poloniex(startTime=minutes_ms[0], endTime=minutes_ms[0] + 1)[1]
+    assert row[11:] == ["MINUTE_1", minutes_ms[0], minutes_ms[1] - 1]
+    assert (float(row[0]), float(row[1])) == (min(map(float, row[:4])), max(map(float, row[:4])))
+    assert float(row[4]) == pytest.approx(float(row[5]) * float(row[3]), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "query", "code"),
+    [
+        ("NOPE_USDT", {}, 24101),
+        ("BTC_USDT", {"interval": "MINUTE_3"}, 24102),
+        ("BTC_USDT", {"endTime": "now"}, 24103),
+        ("BTC_USDT", {"limit": 501}, 24104),
+        ("BTC_USDT", {"startTime": "then"}, 24105),
+    ],
+)
+def test_poloniex_refuses_with_a_number_for_each_parameter(symbol: str, query: dict[str, Any], code: int) -> None:
+    status, answer = poloniex(symbol, **query)
+    assert (status, answer["code"]) == (400, code)
+
+
+def upbit(path: str = "minutes/1", **query: Any) -> tuple[int, Any]:
+    return ask("upbit", f"/v1/candles/{path}", **{"market": "KRW-BTC", **query})
+
+
+def test_upbit_gives_the_newest_before_its_end_and_opens_weeks_on_monday() -> None:
+    assert [row["candle_date_time_utc"] for row in upbit()[1]] == ["2026-11-11T11:11:00"]
+    # A minute's name in Korea's time, the end not among the rows.
+    rows = upbit(to="2026-11-11T20:11:00+09:00", count=2)[1]
+    assert [row["candle_date_time_utc"] for row in rows] == ["2026-11-11T11:10:00", "2026-11-11T11:09:00"]
+    assert len(upbit(count=500)[1]) == 200
+    (week,) = upbit("weeks")[1]
+    assert (week["candle_date_time_kst"], week["first_day_of_period"]) == ("2026-11-09T09:00:00", "2026-11-09")
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "status"),
+    [
+        ("minutes/1", {"market": "BTC-KRW"}, 404),
+        ("minutes/2", {}, 400),
+        ("fortnights", {}, 404),
+        ("days", {"to": "yesterday"}, 400),
+        ("days", {"market": ""}, 400),
+        ("days", {"count": 0}, 400),
+    ],
+)
+def test_upbit_refuses_with_a_name(path: str, query: dict[str, Any], status: int) -> None:
+    told, answer = upbit(path, **query)
+    assert told == status
+    assert answer["error"]["name"] == status
+
+
+def test_upbit_tells_what_remains_of_the_second_and_how_long_a_ban_lasts() -> None:
+    window = Window(Limit(10, 1_000))
+    for at_ms in (0, 100, 200):
+        window.add(at_ms * 1_000_000, 1)
+    assert read_usage(UPBIT.usage_headers(window), load_spec("upbit")) == ((1_000, 3),)
+    # Symbols and tickers have a limit of their own.
+    assert read_usage({"Remaining-Req": "group=market; min=600; sec=1"}, load_spec("upbit")) == ()
+    banned = UPBIT.refusal(Verdict("banned", 60_001), NOW_MS)
+    assert banned.status == 418
+    assert b"61 seconds" in banned.body
+
+
+def test_nobody_gets_one_coin_by_the_name_of_another() -> None:
+    assert load_spec("upbit").symbol_form.write("TON/KRW") is None
+    assert load_spec("poloniex").symbol_form.write("HOT/USDT") is None
+    assert load_spec("poloniex").symbol_form.write("Hotcoin/USDT") == "HOT_USDT"
