@@ -18,11 +18,8 @@ HOUR_S = TIMEFRAMES["1h"].floor(NOW_MS) // 1_000
 
 
 def ask(exchange: str, path: str, **query: Any) -> tuple[int, Any]:
-    answer = (
-        Bench(exchange)
-        .session()
-        .get(f"https://exchange.example{path}", params={name.rstrip("_"): value for name, value in query.items()})
-    )
+    session = Bench(exchange).session()
+    answer = session.get(f"https://exchange.example{path}", params={name.rstrip("_"): value for name, value in query.items()})
     return answer.status_code, answer.json()
 
 
