@@ -17,6 +17,7 @@ from functions.admin_models import (
 )
 from functions.admin_views import document_view, exchange_view, rate_limit_view, symbols_view
 from functions.gateway import respond
+from shared.errors import InvalidRequest, NotFound
 from shared.exchanges.catalog import EXCHANGES, load_spec
 from shared.usecases.authorize import Role
 
@@ -24,6 +25,14 @@ from shared.usecases.authorize import Role
 def _list_exchanges(call: Call) -> Response:
     parse_query(call.request, NoQuery)
     return respond({"items": [exchange_view(load_spec(name)) for name in sorted(EXCHANGES)]})
+
+
+def _get_exchange(call: Call) -> Response:
+    parse_query(call.request, NoQuery)
+    try:
+        return respond(exchange_view(load_spec(call.target_id)))
+    except InvalidRequest as exc:
+        raise NotFound(exc.message) from exc
 
 
 def _create(call: Call) -> Response:
@@ -94,6 +103,7 @@ def _rate_limit(call: Call) -> Response:
 
 ROUTES: Final = (
     Route("GET", "/v1/exchanges", Role.VIEWER, _list_exchanges),
+    Route("GET", "/v1/exchanges/{id}", Role.VIEWER, _get_exchange),
     Route("POST", "/v1/connectors", Role.ADMIN, _create),
     Route("GET", "/v1/connectors", Role.VIEWER, _list),
     Route("GET", "/v1/connectors/{id}", Role.VIEWER, _get),

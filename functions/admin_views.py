@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from bson import ObjectId
 
@@ -16,6 +16,9 @@ from shared.usecases.ask_exchange import SymbolList
 from shared.usecases.record_changes import without_internals
 
 View = dict[str, Any]
+
+# A weight that grows row by row has hundreds of steps; the first ones tell how.
+WEIGHT_STEPS_SHOWN: Final = 5
 
 
 def document_view(document: Document) -> View:
@@ -53,14 +56,31 @@ def candle_view(document: Document) -> View:
 
 def exchange_view(spec: ExchangeSpec) -> View:
     """What an exchange offers and allows, as it documents it."""
+    archive = None
+    if spec.archive is not None:
+        archive = {"page_size": spec.archive.page_limit, "after_candles": spec.archive_after_candles}
+    history = {name: kept for name in spec.timeframes if (kept := spec.history_of(name)) is not None}
     return {
         "name": spec.name,
+        "symbols": spec.symbol_form.kinds,
         "timeframes": list(spec.timeframes),
+        "paging": spec.paging.value,
         "page_size": spec.page_limit,
-        "limits": [window.to_document() for window in spec.windows],
-        "weights": {"candles": spec.candles_weight, "symbols": spec.symbols_weight, "ping": spec.ping_weight},
-        "history_candles_max": spec.history_candles_max,
+        "page_sizes": dict(spec.candles.page_limits),
+        "archive": archive,
+        "history_candles_max": history or None,
         "empty_intervals": spec.empty_intervals.value,
+        "limits": [window.to_document() for window in spec.windows],
+        "weights": {
+            "candles": spec.candles_weight,
+            "candles_up_to": [{"rows": rows, "weight": weight} for rows, weight in spec.weight_steps[:WEIGHT_STEPS_SHOWN]],
+            "symbols": spec.symbols_weight,
+            "ping": spec.ping_weight,
+        },
+        "usage_headers": [header.name for header in spec.usage_headers],
+        "settle_delay_ms": spec.settle_delay_ms,
+        "publish_grace_ms": spec.publish_grace_ms,
+        "quirks": list(spec.quirks),
         "docs_url": spec.docs_url,
     }
 

@@ -9,12 +9,12 @@ import socket
 import sys
 from collections.abc import Callable
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import requests
 
 from shared.domain.connectors import Connector
-from shared.exchanges.catalog import load_spec
+from shared.exchanges.catalog import BRIDGE_PREFIX, load_spec
 from shared.exchanges.client import ExchangeClient
 from shared.exchanges.http_session import open_session
 from shared.senders.alert_posts import AlertPosts
@@ -43,6 +43,9 @@ from shared.usecases.resolve_alert import AlertResolver
 from shared.usecases.resolve_specs import SpecLists
 from shared.usecases.run_job import JobRunner, RunLimits
 from shared.usecases.shared_grants import SharedGrants
+
+if TYPE_CHECKING:
+    from shared.exchanges.ccxt_bridge import BridgePeers
 
 # One slow answer has to fit into the reserve that a run keeps (usecases/fetch_pages.py).
 EXCHANGE_TIMEOUT_S: Final = (3.05, 5.0)
@@ -144,13 +147,22 @@ class Platform:
 
     def open_exchange(self, connector: Connector, now_ms: Callable[[], int]) -> ExchangeClient:
         """A client of the connector's exchange; `now_ms` is the database's clock."""
-        return ExchangeClient(
-            load_spec(connector.exchange),
-            session=self.exchange_session,
-            now_ms=now_ms,
-            base_url=connector.base_url,
-            timeout_s=EXCHANGE_TIMEOUT_S,
-        )
+        spec = load_spec(connector.exchange)
+        session, base_url = self.exchange_session, connector.base_url
+        if connector.exchange.startswith(BRIDGE_PREFIX):
+            from shared.exchanges.ccxt_bridge import BridgedClient
+
+            return BridgedClient(
+                spec, self.bridge_peers, session=session, now_ms=now_ms, base_url=base_url, timeout_s=EXCHANGE_TIMEOUT_S
+            )
+        return ExchangeClient(spec, session=session, now_ms=now_ms, base_url=base_url, timeout_s=EXCHANGE_TIMEOUT_S)
+
+    @cached_property
+    def bridge_peers(self) -> "BridgePeers":
+        """ccxt's clients, for connectors that name one."""
+        from shared.exchanges.ccxt_bridge import BridgePeers
+
+        return BridgePeers(self.exchange_session)
 
     @cached_property
     def alert_sender(self) -> AlertSender:

@@ -22,11 +22,13 @@ class Punishment:
     """How an exchange treats what breaks a limit.
 
     counts_refused: a refused request counts against the limit too. ban_after: so many requests sent before Retry-After
-    has passed bring a ban (0: never); it lasts `ban_ms` and doubles each time up to `ban_ms_max`.
+    has passed bring a ban (0: never), or bans_at_once: breaking a limit does; it lasts `ban_ms` and doubles each time up to
+    `ban_ms_max`.
     """
 
     counts_refused: bool = True
     ban_after: int = 0
+    bans_at_once: bool = False
     ban_ms: int = 120_000
     ban_ms_max: int = 3 * 86_400_000
 
@@ -135,6 +137,8 @@ class Arrivals:
                 window.add(at_ns, weight)
             self._ignored = 0 if at_ns >= self._retry_at_ns else self._ignored
             return Verdict("accepted")
+        if self.punishment.bans_at_once:
+            return self._ban(at_ns)
         wait_ms = max(window.wait_ms(at_ns, weight) for window in judged)
         self._ignored = self._ignored + 1 if at_ns < self._retry_at_ns else 0
         self._retry_at_ns = max(self._retry_at_ns, at_ns + wait_ms * 1_000_000)

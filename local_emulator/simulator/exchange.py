@@ -17,7 +17,7 @@ from local_emulator.simulator.recordings import RecordedSeries, RecordingKey
 from local_emulator.simulator.row_faults import Page, spoil
 from local_emulator.simulator.select_rows import select_rows
 from local_emulator.simulator.series import BlockCache, GeneratedSeries, Series
-from local_emulator.simulator.wire import Refused, Reply, Route, Span, Wire, WireRequest
+from local_emulator.simulator.wire import Refused, Reply, Route, Span, Wire, WireRequest, json_object
 from shared.domain.candles import CandleBatch
 from shared.domain.timeframes import HOUR_MS
 
@@ -60,7 +60,8 @@ class Exchange:
     async def answer(self, incoming: IncomingRequest) -> Response:
         """Count, judge, and answer. Nothing may wait before the counting."""
         route, params = self._route(incoming)
-        weight = route.query_weight(incoming.query) if route.query_weight else route.weight
+        asked = incoming.query if incoming.method == "GET" else json_object(incoming.body)
+        weight = route.query_weight(asked) if route.query_weight else route.weight
         verdict = self.arrivals.arrive(incoming.arrived_ns, weight)
         now_ms = self.clock.now_ms()
         fault: Fault | None = None

@@ -72,7 +72,7 @@ class Route:
     """One path. Either `answer` gives the whole answer, or `span` reads a candle request and `page` writes its rows.
 
     `{name}` in the path stands for one segment. `body_type` is the `type` that a JSON body must have, where one path serves
-    several questions. `query_weight` weighs a request by its query, instead of `weight`.
+    several questions. `query_weight` weighs a request by its query, or by its JSON body, instead of `weight`.
     """
 
     path: str
@@ -82,7 +82,7 @@ class Route:
     answer: Callable[[WireRequest], Reply] | None = None
     span: Callable[[WireRequest], Span] | None = None
     page: Callable[[WireRequest, Span, Rows], Reply] | None = None
-    query_weight: Callable[[Mapping[str, str]], int] | None = None
+    query_weight: Callable[[Mapping[str, Any]], int] | None = None
 
     def match(self, method: str, path: str, body: bytes = b"") -> dict[str, str] | None:
         """The path's parameters, or None if this is another path."""

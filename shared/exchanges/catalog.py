@@ -1,6 +1,6 @@
 """Which exchanges there are, and where their data is. A spec is imported when it is first asked for: cold starts stay short."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Final
@@ -11,11 +11,23 @@ from shared.exchanges.spec import ExchangeSpec
 EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "binance": "shared.exchanges.binance",
+        "binanceus": "shared.exchanges.binanceus",
+        "binanceusdm": "shared.exchanges.binanceusdm",
+        "bitfinex": "shared.exchanges.bitfinex",
+        "bybit": "shared.exchanges.bybit",
+        "bybitlinear": "shared.exchanges.bybitlinear",
         "coinbase": "shared.exchanges.coinbase",
+        "deribit": "shared.exchanges.deribit",
+        "gate": "shared.exchanges.gate",
+        "hyperliquid": "shared.exchanges.hyperliquid",
         "kraken": "shared.exchanges.kraken",
+        "kucoin": "shared.exchanges.kucoin",
         "okx": "shared.exchanges.okx",
     }
 )
+
+
+BRIDGE_PREFIX: Final = "ccxt:"
 
 
 def load_spec(name: str) -> ExchangeSpec:
@@ -23,9 +35,16 @@ def load_spec(name: str) -> ExchangeSpec:
 
     Raises:
         InvalidRequest: there is no such exchange; names the field `exchange` and lists the known ones.
+
+    `ccxt:<id>` is what ccxt says of that exchange.
     """
+    if name.startswith(BRIDGE_PREFIX):
+        bridge: Callable[[str], ExchangeSpec] = import_module("shared.exchanges.ccxt_bridge").bridge_spec
+        return bridge(name)
     module = EXCHANGES.get(name)
     if module is None:
-        raise InvalidRequest.for_field("exchange", f"unknown exchange {name!r}; known are {', '.join(sorted(EXCHANGES))}")
+        raise InvalidRequest.for_field(
+            "exchange", f"unknown exchange {name!r}; known are {', '.join(sorted(EXCHANGES))}, and ccxt:<id>"
+        )
     spec: ExchangeSpec = import_module(module).SPEC
     return spec

@@ -10,7 +10,7 @@ import requests
 
 from shared.domain.rates import RateWindow
 from shared.domain.timeframes import TIMEFRAMES, Timeframe
-from shared.errors import ExchangeRejected, InvalidRequest
+from shared.errors import ExchangeRejected, ExchangeUnavailable, InvalidRequest
 from shared.exchanges.pages import AskedRange, FetchedPage, empty_page, read_page
 from shared.exchanges.rows import Market, decode_markets
 from shared.exchanges.spec import CandlesRequest, ExchangeSpec, Paging
@@ -90,9 +90,14 @@ class ExchangeClient:
             "end": request.time_form.write(grid.shift(last_end_ms, request.end_shift.candles) + request.end_shift.ms),
             "rows": min(request.limit_of(timeframe), grid.count(first_ms, span_end_ms)),
         }
-        answer = self._transport.call(
-            request.method, request.path, request.params, names, subject=f"{symbol} {timeframe}", before_send=before_send
-        )
+        try:
+            answer = self._transport.call(
+                request.method, request.path, request.params, names, subject=f"{symbol} {timeframe}", before_send=before_send
+            )
+        except ExchangeUnavailable as exc:
+            if exc.context.get("is_symbol_in_doubt"):
+                self._check_symbol(symbol, before_send)
+            raise
         page = read_page(answer, self.spec, request, AskedRange(grid, start_ms, first_ms, span_end_ms, is_cut))
         if not page.rows_count and self.spec.is_unknown_symbol_empty:
             self._check_symbol(symbol, before_send)
@@ -137,7 +142,7 @@ class ExchangeClient:
         exchange_symbol = self.spec.symbol_form.write(symbol)
         if exchange_symbol is None:
             raise ExchangeRejected(
-                f"{self.spec.name}: symbol {symbol!r} is not of the form {self.spec.symbol_form.kinds}",
+                f"{self.spec.name}: symbol {symbol!r} is not of the form {self.spec.symbol_form.kinds} in unified names",
                 exchange=self.spec.name,
                 symbol=symbol,
             )
@@ -163,6 +168,6 @@ class ExchangeClient:
         return spec.archive if first_ms < recent_ms else spec.candles
 
     def _check_symbol(self, symbol: str, before_send: BeforeSend) -> None:
-        """An empty answer may mean that there is no such symbol: the list of symbols tells, under a reservation of its own."""
+        """An answer may mean that there is no such symbol: the list of symbols tells, under a reservation of its own."""
         if symbol not in {market.symbol for market in self.list_symbols(before_send=before_send)}:
             raise ExchangeRejected(f"{self.spec.name} has no symbol {symbol!r}", exchange=self.spec.name, symbol=symbol)

@@ -56,4 +56,8 @@ SPEC: Final = ExchangeSpec(
     ),
     ping_path="/time",
     empty_intervals=EmptyIntervals.OMITTED,
+    quirks=(
+        "Six timeframes only: 1m, 5m, 15m, 1h, 6h and 1d.",
+        "Intervals without trades have no candle.",
+    ),
 )

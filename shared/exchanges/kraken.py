@@ -72,4 +72,9 @@ SPEC: Final = ExchangeSpec(
     ping_path="/0/public/Time",
     empty_intervals=EmptyIntervals.FILLED,
     history_candles_max=720,
+    quirks=(
+        "The newest 720 candles of a timeframe only, whatever is asked for: older ones cannot be had here.",
+        "Intervals without trades come as flat candles of volume 0.",
+        "Weeks are left out: nothing says that they open on a Monday.",
+    ),
 )

@@ -82,11 +82,15 @@ class RowKind(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What an error answer means to us."""
+    """What an error answer means to us.
+
+    IN_DOUBT: said of a symbol that does not exist and of a passing fault alike. The list of symbols tells the two apart.
+    """
 
     UNAVAILABLE = "unavailable"
     THROTTLED = "throttled"
     REJECTED = "rejected"
+    IN_DOUBT = "in_doubt"
 
 
 class WaitForm(StrEnum):
@@ -119,7 +123,8 @@ class SymbolForm:
 
     `spot_long` is used instead of `spot` when a side has more than three characters; `swap` for `BASE/QUOTE:SETTLE`, unless
     `swap_by_settle` has another for that settlement currency or, under INVERSE, for contracts settled in their base. A form
-    that is None is not traded there. `aliases` maps the unified currency to the exchange's own.
+    that is None is not traded there. `aliases` maps the unified currency to the exchange's own; by the name of one of these
+    no other currency can be asked for, since the exchange would take it for that one.
     """
 
     INVERSE: ClassVar[str] = "base"
@@ -141,7 +146,7 @@ class SymbolForm:
     def write(self, symbol: str) -> str | None:
         """The exchange's name of a unified symbol, None if it does not fit the form or that kind is not traded here."""
         match = UNIFIED_SYMBOL.fullmatch(symbol)
-        if match is None:
+        if match is None or any(name is not None and self._is_taken(name) for name in match.groups()):
             return None
         names = {side: self.aliases.get(name, name) for side, name in match.groupdict().items() if name is not None}
         template = self._swap_form(match) if "settle" in names else self.spot
@@ -151,6 +156,10 @@ class SymbolForm:
             return None
         text = template.format(**names)
         return text.lower() if self.is_lower_case else text
+
+    def _is_taken(self, currency: str) -> bool:
+        """Whether the exchange means another currency by that name."""
+        return currency not in self.aliases and currency in self.aliases.values()
 
     def _swap_form(self, match: re.Match[str]) -> str | None:
         settle = self.INVERSE if match["settle"] == match["base"] else match["settle"]
@@ -209,8 +218,8 @@ class RowForm:
 class ErrorRule:
     """What an answer means. All conditions given have to hold; `text` is looked for in code and message, ignoring case.
 
-    `body` is the whole body, where that is all an exchange says. `wait_ms` is how long to stay away when throttled and no
-    header says so.
+    `body` is the whole body, where that is all an exchange says: then it is an error with status 200 too. `wait_ms` is how
+    long to stay away when throttled and no header says so.
     """
 
     outcome: Outcome

@@ -18,7 +18,7 @@ from shared.exchanges.gated_http import gate
 from shared.exchanges.headers import read_wait_ms
 from shared.exchanges.http_session import proxies_for
 from shared.exchanges.rows import find_in
-from shared.exchanges.spec import ErrorRule, ExchangeSpec, Outcome, Template
+from shared.exchanges.spec import ErrorForm, ErrorRule, ExchangeSpec, Outcome, Template
 
 # The largest answer is a list of all symbols (Binance's exchangeInfo is about 10 MB, unpacked); a page is below 1 MB.
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -130,7 +130,8 @@ class Transport:
         form = self.spec.errors
         is_success = 200 <= status < 300
         try:
-            payload = from_json(body)
+            # Cells hardly ever repeat: looking for those that do costs more than it saves.
+            payload = from_json(body, cache_strings="keys")
         except ValueError as exc:
             if is_success:
                 raise MalformedPage(
@@ -140,7 +141,7 @@ class Transport:
         code = find_in(payload, form.code_path) if form.code_path else None
         if not isinstance(code, str | int) or str(code) in form.ok_codes:
             code = None
-        if is_success and code is None:
+        if is_success and code is None and not _is_error_body(form, status, body):
             return Answer(payload, status, headers, latency_ms)
         message = find_in(payload, form.message_path) if form.message_path else None
         words = ("" if code is None else str(code), "" if message is None else str(message))
@@ -153,6 +154,8 @@ class Transport:
     ) -> ExchangeError:
         if outcome is Outcome.REJECTED:
             return ExchangeRejected(text, exchange=self.spec.name, status=status)
+        if outcome is Outcome.IN_DOUBT:
+            return ExchangeUnavailable(text, exchange=self.spec.name, status=status, is_symbol_in_doubt=True)
         if outcome is Outcome.UNAVAILABLE:
             return ExchangeUnavailable(text, exchange=self.spec.name, status=status)
         wait_ms = read_wait_ms(headers, self.spec, self._now_ms())
@@ -170,6 +173,12 @@ def _fill(template: Template, names: Mapping[str, int | str]) -> Any:
     if template[:1] == "{" and template[1:-1] in names:
         return names[template[1:-1]]
     return template.format(**names)
+
+
+def _is_error_body(form: ErrorForm, status: int, body: bytes) -> bool:
+    """Whether a body without a code is known as an error."""
+    known = (rule for rule in form.rules if rule.body and (not rule.statuses or status in rule.statuses))
+    return any(body.strip() == rule.body.encode() for rule in known)
 
 
 def _first_rule(spec: ExchangeSpec, status: int, code: str, message: str, body: bytes) -> ErrorRule | None:

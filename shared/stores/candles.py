@@ -42,7 +42,12 @@ class Series:
     @property
     def collection_name(self) -> str:
         """Where it is stored."""
-        return f"candles_{self.exchange}_{symbol_slug(self.symbol)}_{self.timeframe}"
+        return f"candles_{self.exchange_slug}_{symbol_slug(self.symbol)}_{self.timeframe}"
+
+    @property
+    def exchange_slug(self) -> str:
+        """The exchange's name where `:` may not stand, as in the name of a database (`ccxt:kraken`)."""
+        return self.exchange.replace(":", "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ class CandleStore:
         self._ensured: set[Series] = set()
 
     def _collection(self, series: Series) -> "Collection[Document]":
-        return self._database.candles_collection(series.exchange, series.collection_name)
+        return self._database.candles_collection(series.exchange_slug, series.collection_name)
 
     def ensure_collection(self, series: Series) -> None:
         """Make the collection if it is not there; asked of the server once an instance."""

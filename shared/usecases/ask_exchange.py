@@ -12,6 +12,7 @@ from shared.errors import ExchangeThrottled, RateLimitReached
 from shared.exchanges.catalog import load_spec
 from shared.exchanges.client import ExchangeClient
 from shared.exchanges.rows import Market
+from shared.exchanges.transport import BeforeSend
 from shared.stores.rate_limits import RateLimitStore
 from shared.usecases.grants import Grants, NoRoom, Refused
 
@@ -61,7 +62,7 @@ class ExchangeDesk:
 
     def ping(self, connector: Connector) -> int:
         """The round trip in ms. Raises as `_send` does."""
-        return self._send(connector, load_spec(connector.exchange).ping_weight, ExchangeClient.ping)[0]
+        return self._send(connector, load_spec(connector.exchange).ping_weight, _ping)[0]
 
     def list_symbols(self, connector: Connector, kept_s: float = SYMBOLS_KEPT_S) -> SymbolList:
         """The exchange's symbols, at most `kept_s` old. Raises as `_send` does."""
@@ -69,7 +70,7 @@ class ExchangeDesk:
         with shelf.lock:
             if shelf.symbols is None or shelf.symbols.age_s() > kept_s:
                 weight = load_spec(connector.exchange).symbols_weight
-                markets, at_ms = self._send(connector, weight, ExchangeClient.list_symbols)
+                markets, at_ms = self._send(connector, weight, _list_symbols)
                 shelf.symbols = SymbolList({market.symbol: market for market in markets}, at_ms, time.monotonic())
             return shelf.symbols
 
@@ -115,6 +116,14 @@ class ExchangeDesk:
         finally:
             grants.close()
         return answer, clock.now_ms()
+
+
+def _ping(client: ExchangeClient, *, before_send: BeforeSend) -> int:
+    return client.ping(before_send=before_send)
+
+
+def _list_symbols(client: ExchangeClient, *, before_send: BeforeSend) -> list[Market]:
+    return client.list_symbols(before_send=before_send)
 
 
 def _no_room(connector: Connector, wait_ms: int) -> RateLimitReached:

@@ -49,7 +49,7 @@ class ConnectorManager:
             Conflict: the id is taken.
         """
         spec = load_spec(exchange)
-        connector_id = exchange if connector_id is None else connector_id
+        connector_id = exchange.replace(":", "-") if connector_id is None else connector_id
         if not CONNECTOR_ID_PATTERN.fullmatch(connector_id):
             raise InvalidRequest.for_field("id", "has to be 1 to 40 of a-z, 0-9, _ and -, not beginning with _ or -")
         now = to_datetime(self.database.server_now_ms())

@@ -263,7 +263,7 @@ def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Doc
         raise InvalidRequest.for_field("timeframe", f"{exchange} has no {new.timeframe!r}; supported are {supported}")
     if not SYMBOL_PATTERN.fullmatch(new.symbol) or spec.symbol_form.write(new.symbol) is None:
         form = spec.symbol_form.kinds
-        raise InvalidRequest.for_field("symbol", f"{new.symbol!r} is not of the form {form}, in upper case (as in BTC/USDT)")
+        raise InvalidRequest.for_field("symbol", f"{new.symbol!r} is not of the form {form} in unified names (as in BTC/USDT)")
     kind = decide_kind(new.kind, new.end_ms)
     start_ms = decide_start_ms(
         timeframe,

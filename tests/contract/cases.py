@@ -16,7 +16,7 @@ class Case:
     `ccxt_id` and `ccxt_options` are the class and options that make ccxt read the same kind of market. `symbol` is traded
     all the time, `quiet` has intervals without trades, `unknown` does not exist. `errors` are answers as the exchange gives
     them, (status, JSON or text), and what they mean. `ccxt_timeframes_off` are those that ccxt reads otherwise, with the
-    reason.
+    reason. `hides_delisted`: its list of symbols names only what trades now.
     """
 
     exchange: str
@@ -28,6 +28,12 @@ class Case:
     ccxt_options: Mapping[str, Any] = field(default_factory=dict)
     ccxt_has: Mapping[str, bool] = field(default_factory=dict)
     ccxt_timeframes_off: Mapping[str, str] = field(default_factory=dict)
+    hides_delisted: bool = False
+
+
+def deribit_error(code: int, message: str, **data: str) -> dict[str, Any]:
+    error = {"message": message, "code": code, **({"data": data} if data else {})}
+    return {"jsonrpc": "2.0", "error": error, "testnet": False, "usIn": 1, "usOut": 2, "usDiff": 1}
 
 
 CASES = {
@@ -50,6 +56,93 @@ CASES = {
             ),
         ),
         Case(
+            "binanceus",
+            "binanceus",
+            ccxt_options={"fetchMarkets": ["spot"]},
+            errors=(
+                (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
+                (400, {"code": -1100, "msg": "Illegal characters found in parameter 'symbol'."}, Rejected),
+                (429, {"code": -1003, "msg": "Too many requests queued."}, Throttled),
+                (418, {"code": -1003, "msg": "IP banned until 1659146400000"}, Throttled),
+                (403, "<html>Forbidden</html>", Throttled),
+                (500, {"code": -1001, "msg": "Internal error"}, Unavailable),
+                (503, {"code": -1016, "msg": "This service is no longer available."}, Unavailable),
+            ),
+        ),
+        Case(
+            "binanceusdm",
+            "binanceusdm",
+            symbol="BTC/USDT:USDT",
+            quiet="ZEC/USDC:USDC",
+            unknown="NOPE/USDT:USDT",
+            ccxt_options={"fetchMarkets": ["linear"]},
+            errors=(
+                (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
+                (400, {"code": -1120, "msg": "Invalid interval."}, Rejected),
+                (429, {"code": -1003, "msg": "Too many requests."}, Throttled),
+                (418, {"code": -1003, "msg": "Way too many requests; IP banned until 1659146400000."}, Throttled),
+                (451, {"code": 0, "msg": "Service unavailable from a restricted location"}, Rejected),
+                (503, {"code": -1008, "msg": "Server is currently overloaded."}, Unavailable),
+                (504, "<html>Gateway time-out</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "bitfinex",
+            "bitfinex",
+            symbol="BTC/USD",
+            quiet="ZEC/USD",
+            unknown="NOPE/USD",
+            ccxt_has={"fetchCurrencies": False},
+            hides_delisted=True,
+            errors=(
+                (500, ["error", 10020, "time_interval: invalid"], Rejected),
+                (500, ["error", 10020, "symbol: invalid"], Rejected),
+                (500, ["error", 10020, "limit: invalid"], Rejected),
+                (429, ["error", 11010, "ratelimit: error"], Throttled),
+                (200, ["error", 11010, "ratelimit: error"], Throttled),
+                (429, {"error": "ERR_RATE_LIMIT"}, Throttled),
+                (500, ["error", 20060, "maintenance"], Unavailable),
+                (500, ["error", 10000, "unknown"], Unavailable),
+                (503, {"code": 503, "error": "temporarily_unavailable", "error_description": "Sorry."}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "bybit",
+            "bybit",
+            ccxt_options={"fetchMarkets": {"types": ["spot"]}},
+            ccxt_has={"fetchCurrencies": False},
+            hides_delisted=True,
+            errors=(
+                (200, {"retCode": 10001, "retMsg": "Not supported symbols", "result": {}}, Rejected),
+                (200, {"retCode": 10001, "retMsg": "Invalid period!", "result": {}}, Rejected),
+                (200, {"retCode": 10006, "retMsg": "Too many visits!", "result": {}}, Throttled),
+                (403, "403, access too frequent", Throttled),
+                (200, {"retCode": 10016, "retMsg": "Server error.", "result": {}}, Unavailable),
+                (200, {"retCode": 10000, "retMsg": "Server Timeout", "result": {}}, Unavailable),
+                (503, "<html>busy</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "bybitlinear",
+            "bybit",
+            symbol="BTC/USDT:USDT",
+            quiet="ZEC/USDC:USDC",
+            unknown="NOPE/USDT:USDT",
+            ccxt_options={"fetchMarkets": {"types": ["linear"]}, "defaultType": "swap"},
+            ccxt_has={"fetchCurrencies": False},
+            hides_delisted=True,
+            errors=(
+                (200, {"retCode": 10001, "retMsg": "params error: symbol invalid", "result": {}}, Rejected),
+                (200, {"retCode": 10001, "retMsg": "Invalid period!", "result": {}}, Rejected),
+                (200, {"retCode": 10006, "retMsg": "Too many visits!", "result": {}}, Throttled),
+                (403, "403, access too frequent", Throttled),
+                (403, {"retCode": 10024, "retMsg": "Service is not available in your country"}, Rejected),
+                (200, {"retCode": 10016, "retMsg": "Service is restarting.", "result": {}}, Unavailable),
+                (500, {"retCode": 10016, "retMsg": "Server error.", "result": {}}, Unavailable),
+            ),
+        ),
+        Case(
             "coinbase",
             "coinbaseexchange",
             errors=(
@@ -58,6 +151,75 @@ CASES = {
                 (429, {"message": "Public rate limit exceeded"}, Throttled),
                 (500, {"message": "Internal server error"}, Unavailable),
                 (503, "<html>busy</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "deribit",
+            "deribit",
+            # All three forms: an inverse and a linear perpetual, and spot.
+            symbol="BTC/USD:BTC",
+            quiet="ZEC/USDC:USDC",
+            unknown="NOPE/USDC",
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (400, deribit_error(-32602, "Invalid params", reason="wrong format", param="instrument_name"), Rejected),
+                (400, deribit_error(13020, "not_found"), Rejected),
+                (400, deribit_error(10020, "invalid_or_unsupported_instrument"), Rejected),
+                (200, deribit_error(11050, "bad_request"), Rejected),
+                (429, deribit_error(10028, "too_many_requests"), Throttled),
+                (200, deribit_error(10028, "too_many_requests"), Throttled),
+                (400, deribit_error(10066, "too_many_concurrent_requests"), Throttled),
+                (429, "<html>Too Many Requests</html>", Throttled),
+                (400, deribit_error(11051, "system_maintenance"), Unavailable),
+                (400, deribit_error(10041, "settlement_in_progress"), Unavailable),
+                (400, deribit_error(10040, "retry"), Unavailable),
+                (400, deribit_error(13888, "timed_out"), Unavailable),
+                (503, "<html>maintenance</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "gate",
+            "gate",
+            ccxt_options={"fetchMarkets": {"types": ["spot"]}},
+            ccxt_has={"fetchCurrencies": False},
+            ccxt_timeframes_off={"1M": "ccxt has no months here, and would send its own name for them"},
+            errors=(
+                (400, {"label": "INVALID_CURRENCY", "message": "Invalid currency NOPE"}, Rejected),
+                (400, {"label": "INVALID_CURRENCY_PAIR", "message": "Invalid currency pair BTCUSDT"}, Rejected),
+                (
+                    400,
+                    {
+                        "label": "INVALID_PARAM_VALUE",
+                        "message": "Candlestick too long ago. Maximum 10000 points ago are allowed",
+                    },
+                    Rejected,
+                ),
+                (403, {"label": "IP_FORBIDDEN", "message": "Request forbidden from this location"}, Rejected),
+                (429, {"label": "TOO_MANY_REQUESTS", "message": "Request Rate limit Exceeded"}, Throttled),
+                (200, {"label": "TOO_MANY_REQUESTS", "message": "Request Rate limit Exceeded"}, Throttled),
+                (500, {"label": "INTERNAL", "message": "Internal server error"}, Unavailable),
+                (400, {"label": "TOO_BUSY", "message": "System is busy"}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "hyperliquid",
+            "hyperliquid",
+            symbol="BTC/USDC:USDC",
+            quiet="ZEC/USDC:USDC",
+            unknown="NOPE/USDC:USDC",
+            ccxt_options={"fetchMarkets": {"types": ["swap"]}},
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (422, "Failed to deserialize the JSON body into the target type", Rejected),
+                (451, "<html>unavailable for legal reasons</html>", Rejected),
+                (429, None, Throttled),
+                (403, "<html>Request blocked</html>", Throttled),
+                # Said of an unknown coin too, but then the list of symbols is there to tell.
+                (500, None, Unavailable),
+                (200, None, Unavailable),
+                (502, "<html>Bad Gateway</html>", Unavailable),
+                (200, {"status": "err", "response": "temporarily unavailable"}, Unavailable),
             ),
         ),
         Case(
@@ -72,6 +234,25 @@ CASES = {
                 (200, {"error": ["EService:Unavailable"]}, Unavailable),
                 (200, {"error": ["EService:Busy"]}, Unavailable),
                 (520, "<html>origin error</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "kucoin",
+            "kucoin",
+            ccxt_options={"fetchMarkets": {"types": ["spot"], "fetchTickersFees": False}},
+            ccxt_has={"fetchCurrencies": False},
+            ccxt_timeframes_off={"1M": "ccxt counts a month as thirty days, so its range holds fewer months"},
+            errors=(
+                (200, {"code": "400100", "msg": "This pair is not provided at present."}, Rejected),
+                (200, {"code": "400100", "msg": "Unsupported trading pair."}, Rejected),
+                (200, {"code": "400100", "msg": "Incorrect candlestick type."}, Rejected),
+                (200, {"code": "400302", "msg": "Our services are currently unavailable in the U.S."}, Rejected),
+                (429, {"code": "429000", "msg": "Too many requests. System-level rate limit exceeded."}, Throttled),
+                (200, {"code": "429000", "msg": "Too Many Requests"}, Throttled),
+                (200, {"code": "200002", "msg": "Too many requests in a short period of time, please retry later"}, Throttled),
+                (429, "error code: 1015", Throttled),
+                (200, {"code": "500000", "msg": "Internal Server Error"}, Unavailable),
+                (503, "<html>Service unavailable</html>", Unavailable),
             ),
         ),
         Case(

@@ -10,11 +10,11 @@ import pytest
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from local_emulator.simulator.wires import WIRES
 from shared.domain.timeframes import TIMEFRAMES
-from shared.errors import ExchangeRejected, ExchangeThrottled
+from shared.errors import ExchangeRejected, ExchangeThrottled, ExchangeUnavailable
 from shared.exchanges.catalog import EXCHANGES, load_spec
 from shared.exchanges.client import ExchangeClient
 from shared.exchanges.http_session import open_session
-from shared.exchanges.spec import Paging
+from shared.exchanges.spec import Outcome, Paging
 from tests.contract.bench import Bench
 from tests.contract.cases import CASES
 from tests.contract.ccxt_peer import rows_of
@@ -166,7 +166,8 @@ def test_over_http_it_answers_lists_symbols_serves_and_throttles(simulator: Simu
         assert client.ping() >= 0
         markets = {market.symbol: market for market in client.list_symbols()}
         assert markets[CASES[exchange].symbol].is_active
-        assert set(markets) == {market.symbol for market in WIRES[exchange].markets}
+        names_all = not CASES[exchange].hides_delisted
+        assert set(markets) == {each.symbol for each in WIRES[exchange].markets if names_all or each.is_trading(NOW_MS)}
         start_ms = first_kept_ms(exchange, "1m", 30)
         page = client.fetch_ohlcv(CASES[exchange].symbol, "1m", start_ms, NOW_MS)
         assert rows_of(page.candles) == truth(exchange, CASES[exchange].symbol, "1m", start_ms, page.covered_end_ms)
@@ -177,6 +178,28 @@ def test_over_http_it_answers_lists_symbols_serves_and_throttles(simulator: Simu
         with pytest.raises(ExchangeThrottled) as throttled:
             client.fetch_ohlcv(CASES[exchange].symbol, "1m", start_ms, NOW_MS)
         assert throttled.value.wait_ms >= 1_000
+
+
+def has_doubts(exchange: str) -> bool:
+    return any(rule.outcome is Outcome.IN_DOUBT for rule in load_spec(exchange).errors.rules)
+
+
+@pytest.mark.parametrize("exchange", [exchange for exchange in ALL if has_doubts(exchange)])
+def test_a_fault_that_looks_like_an_unknown_symbol_is_no_rejection_of_a_known_one(
+    simulator: SimulatorProcess, exchange: str
+) -> None:
+    case, spec = CASES[exchange], load_spec(exchange)
+    simulator.configure(exchange, [(1_000, 3_600_000)])
+    simulator.set_faults({"exchange": exchange, "kind": "status", "status": 500, "symbol": case.symbol, "count": 1})
+    start_ms = first_kept_ms(exchange, "1m", 30)
+    with open_session() as session:
+        client = ExchangeClient(spec, session=session, now_ms=lambda: NOW_MS, base_url=simulator.base_url(exchange))
+        with pytest.raises(ExchangeUnavailable):
+            client.fetch_ohlcv(case.symbol, "1m", start_ms, NOW_MS)
+        with pytest.raises(ExchangeRejected):
+            client.fetch_ohlcv(case.unknown, "1m", start_ms, NOW_MS)
+        assert len(client.fetch_ohlcv(case.symbol, "1m", start_ms, NOW_MS).candles)
+    simulator.set_faults()
 
 
 def test_every_exchange_can_be_simulated() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from local_emulator.simulator.process import SimulatorProcess
 from shared.domain.jobs import to_datetime
+from shared.exchanges.catalog import EXCHANGES
 from tests.e2e.admin_api import AdminApi, fields_of
 from tests.factories import run_once
 
@@ -230,6 +231,17 @@ def test_symbols_are_asked_for_once_an_hour(api: AdminApi, exchange_simulator: S
 
 def test_exchanges_tell_what_they_offer(api: AdminApi) -> None:
     exchanges = {exchange["name"]: exchange for exchange in api.get("/v1/exchanges")["items"]}
-    assert exchanges["kraken"]["history_candles_max"] == 720
-    assert exchanges["binance"]["weights"] == {"candles": 2, "symbols": 20, "ping": 1}
+    assert set(exchanges) == set(EXCHANGES)
+    assert exchanges["kraken"]["history_candles_max"]["1m"] == 720
+    assert exchanges["binance"]["history_candles_max"] is None
+    assert exchanges["binance"]["weights"] == {"candles": 2, "candles_up_to": [], "symbols": 20, "ping": 1}
     assert "1M" in exchanges["binance"]["timeframes"]
+    assert exchanges["okx"]["archive"] == {"page_size": 100, "after_candles": 1400}
+    assert all(exchange["quirks"] for name, exchange in exchanges.items())
+    for name, exchange in exchanges.items():
+        assert api.get(f"/v1/exchanges/{name}") == exchange
+    through_ccxt = api.get("/v1/exchanges/ccxt:kraken")
+    assert "1h" in through_ccxt["timeframes"]
+    missing = api.call("GET", "/v1/exchanges/nowhere")
+    assert missing.status_code == 404
+    assert "known are binance" in missing.json["detail"]

@@ -330,3 +330,83 @@ def test_the_start_may_reach_back_to_the_wall_of_the_exchange(api: AdminApi) -> 
     assert (response.status_code, fields_of(response)) == (400, ["start_at"])
     assert "earliest possible start" in response.json["detail"]
     assert api.add_job(**body, start_at=hour.shift(hour.floor(now_ms), -719))["kind"] == "live"
+
+
+def test_a_label_keeps_its_meaning(api: AdminApi) -> None:
+    """The candles hold values under it, which a running total would be continued from."""
+    api.add_connector()
+    api.add_job(indicators=[{"name": "EMA", "params": {"timeperiod": 20}, "as": "x"}])
+    obv = {"indicators": [{"name": "RSI"}, {"name": "OBV", "as": "x"}]}
+    refused = api.call("PATCH", PATH, obv)
+    assert refused.status_code == 400
+    assert fields_of(refused) == ["indicators.1.as"]
+    assert "has been EMA(timeperiod=20)" in refused.text
+    assert api.call("PATCH", PATH, {"indicators": []}).status_code == 200
+    assert fields_of(api.call("PATCH", PATH, obv)) == ["indicators.1.as"]
+    again = {"indicators": [{"name": "EMA", "params": {"timeperiod": 20}, "as": "x"}, {"name": "OBV", "as": "y"}]}
+    assert api.call("PATCH", PATH, again).status_code == 200
+    assert "indicator_fields" not in api.get(PATH)
+
+
+def test_candles_are_gone_before_their_job_is(api: AdminApi, exchange_simulator: SimulatorProcess) -> None:
+    """Who is cut off in between leaves a paused job that begins anew; nobody makes another one of the series meanwhile."""
+    api.add_connector()
+    api.add_job(indicators=[])
+    run_once(api.platform, JOB_ID)
+    stored = count_candles(api)
+    assert stored >= 500
+    held = claim_due(api)
+    manager = api.platform.job_manager
+    manager._drop_candles(JOB_ID, None)
+    with pytest.raises(LeaseLost):
+        api.platform.leases.begin(JOB_ID, held, f"{JOB_ID}#late", 60_000)
+    job = api.get(PATH)
+    assert (job["status"], job["cursor"]["last_ts"]) == ("paused", None)
+    refused = api.call("POST", "/v1/jobs", {**JOB, **RANGE})
+    assert refused.status_code == 409
+    assert "being deleted" in refused.text
+    assert api.call("POST", f"{PATH}/resume").status_code == 200
+    run_once(api.platform, JOB_ID)
+    assert count_candles(api) >= stored
+    assert api.call("DELETE", f"{PATH}?candles=delete").status_code == 204
+    assert count_candles(api) == 0
+    assert api.call("POST", "/v1/jobs", JOB).status_code == 201
+
+
+def count_candles(api: AdminApi) -> int:
+    series = Series("binance", "BTC/USDT", "1m")
+    return api.platform.database.candles_collection("binance", series.collection_name).count_documents({})
+
+
+def claim_due(api: AdminApi) -> int:
+    """The fence of a claim that no worker has begun."""
+    set_fields(api, JOB_ID, next_run_at=to_datetime(0))
+    return claim(api.platform, JOB_ID).fence
+
+
+def test_an_alert_ends_with_its_job_or_by_a_person(api: AdminApi) -> None:
+    api.add_connector()
+    api.add_job()
+
+    def lose() -> None:
+        api.platform.database.transact(
+            lambda session: api.platform.alerts.open_(
+                subject=f"jobs/{JOB_ID}/history", title="lost", facts={}, opened_at=to_datetime(0), session=session
+            )
+        )
+
+    lose()
+    (alert,) = api.get("/v1/alerts?state=open")["items"]
+    path = f"/v1/alerts/{alert['id']}/resolve"
+    assert api.call("POST", path, role="viewer").status_code == 403
+    resolved = api.call("POST", path, role="operator")
+    assert (resolved.status_code, resolved.json["state"]) == (200, "resolved")
+    assert api.call("POST", path, role="operator").json == resolved.json
+    assert api.actions(f"alerts/{alert['id']}") == ["alert.resolve"]
+    for unknown in ("0" * 24, "nonsense"):
+        assert api.call("POST", f"/v1/alerts/{unknown}/resolve").status_code == 404
+    lose()
+    (again,) = api.get("/v1/alerts?state=open")["items"]
+    assert again["id"] != alert["id"]
+    assert api.call("DELETE", PATH).status_code == 204
+    assert api.get("/v1/alerts?state=open")["items"] == []

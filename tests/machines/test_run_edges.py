@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pytest
+import requests
 
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from local_emulator.simulator.truth import true_candles
@@ -172,3 +173,58 @@ def test_an_exchange_whose_clock_is_behind_is_asked_by_its_own_clock(platform: P
     after_close_ms = to_ms(platform.jobs.get(job_id)["next_run_at"]) % MINUTE_MS
     # Not before the exchange's own close; its header, cut to seconds, leaves a second open.
     assert behind_ms + settle_ms - 50 <= after_close_ms <= behind_ms + settle_ms + 1_500
+
+
+def test_an_empty_answer_is_asked_for_again_before_it_is_believed(platform: Platform, simulator: SimulatorProcess) -> None:
+    connect(platform, simulator)
+    start_ms = END_MS - 2_500 * MINUTE_MS
+    job_id = add_job(platform, start_ms=start_ms, end_ms=END_MS, indicators=[])
+    for number in range(3):
+        simulator.set_faults({"exchange": "binance", "kind": "cut_rows", "rows": 10_000, "count": 1})
+        run_once(platform, job_id)
+        if platform.jobs.get(job_id)["status"] == "done":
+            break
+        assert number < 2
+    expected = true_candles(SEED, "binance", "BTC/USDT", "1m", start_ms, END_MS)
+    assert_series_equals(stored_documents(platform, "binance", "BTC/USDT", "1m"), expected, [])
+
+
+def test_a_range_without_any_candle_is_passed_when_two_answers_say_so(platform: Platform, simulator: SimulatorProcess) -> None:
+    connect(platform, simulator)
+    # NOVA was listed later.
+    start_ms, end_ms = END_MS - 4_000 * MINUTE_MS, END_MS - 1_000 * MINUTE_MS
+    job_id = add_job(platform, "NOVA/USDT", start_ms=start_ms, end_ms=end_ms, indicators=[])
+    before = simulator.report()["binance"]["requests_total"]
+    assert run_once(platform, job_id).outcome.value == "done"
+    assert simulator.report()["binance"]["requests_total"] == before + 2
+    assert platform.jobs.get(job_id)["status"] == "done"
+
+
+def test_failures_before_a_run_that_got_on_are_no_row(platform: Platform, simulator: SimulatorProcess) -> None:
+    """Seven failed, then one stores pages and has to wait for the limit: the next failure is the first of a row."""
+    window = [(8, 3_600_000)]
+    add_connector(platform, base_url=simulator.base_url("binance"), windows=window)
+    job_id = add_job(platform, start_ms=END_MS - 30_000 * MINUTE_MS, indicators=[], attempt=7)
+    result = run_once(platform, job_id)
+    assert result.outcome.value == "waiting"
+    assert result.candles > 0
+    assert platform.jobs.get(job_id)["attempt"] == 0
+
+
+def test_what_others_use_is_charged_even_if_it_is_little_once_the_window_is_nearly_full(
+    platform: Platform, simulator: SimulatorProcess
+) -> None:
+    window = [(1_000, 60_000)]
+    simulator.configure("binance", window, punish=False)
+    add_connector(platform, base_url=simulator.base_url("binance"), windows=window)
+    ours = platform.limits.reserve("binance", need=850, want=850, wait_ms_max=0, use_by_ms=10_000, transit_ms=0)
+    assert ours.granted == 850
+    with requests.Session() as other:
+        other.trust_env = False
+        # All of what we have booked, and 10 that we have not: one per cent of the limit.
+        for _ in range(430):
+            url = simulator.base_url("binance") + "/api/v3/klines?symbol=BTCUSDT&interval=1m&limit=1"
+            assert other.get(url, timeout=10).status_code == 200
+    run_once(platform, add_job(platform, start_ms=END_MS - 10 * MINUTE_MS, indicators=[]))
+    rest = platform.limits.reserve("binance", need=1, want=1_000, wait_ms_max=0, use_by_ms=100, transit_ms=0)
+    assert rest.granted == 1_000 - 850 - 10 - 2

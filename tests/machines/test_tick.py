@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import jwt
 import pytest
+from pymongo import MongoClient
 
 from local_emulator.identity import IdentityProvider
 from local_emulator.processes import HOST, free_port
@@ -21,6 +22,7 @@ from shared.domain.jobs import to_datetime, to_ms
 from shared.errors import LeaseLost
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, make_platform, run_once
+from tests.waiting import wait_until
 
 ACCOUNT: Final = "tick@test.iam.gserviceaccount.com"
 # A tick without a budget looks once.
@@ -182,6 +184,54 @@ def test_a_job_that_falls_due_during_a_tick_is_started_within_a_second(
     assert time.monotonic() - began < 4.0 + 1.0
     assert receiver.job_ids == [job_id]
     assert -0.1 < receiver.calls[0].at_monotonic - due_monotonic < 1.0
+
+
+def test_a_webhook_that_hangs_keeps_no_job_waiting(
+    platform: Platform, open_tick: Callable[..., Platform], receiver: Receiver
+) -> None:
+    add_connector(platform)
+    job_id = add_job(platform)
+    for number in range(3):
+        platform.database.transact(
+            lambda session, subject=f"jobs/{number}": platform.alerts.open_(
+                subject=subject, title="stopped", facts={}, opened_at=server_time(platform, 0), session=session
+            )
+        )
+    released = threading.Event()
+
+    def answer(body: Body) -> int:
+        if "job_id" not in body:
+            released.wait(20)
+        return 200
+
+    receiver.answer = answer
+    tick = open_tick(alert_webhook_url=receiver.url, hosts_allowed=HOST)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(tick.dispatcher.run, "schedule")
+        try:
+            wait_until(lambda: any(call.body.get("job_id") == job_id for call in list(receiver.calls)))
+            assert not running.done(), "the webhook has not hung"
+        finally:
+            released.set()
+        running.result(30)
+
+
+def test_a_moment_without_mongodb_does_not_end_a_tick(
+    platform: Platform, open_tick: Callable[..., Platform], receiver: Receiver, mongo_client: MongoClient[dict[str, Any]]
+) -> None:
+    """Updates are not sent again by the driver: the claim fails, and the next look makes it again."""
+    add_connector(platform)
+    job_id = add_job(platform)
+    tick = open_tick(tick_budget_s=5.0)
+    tick.dispatcher  # noqa: B018 - connect before it fails
+    failing = {"failCommands": ["update"], "errorCode": 10107, "appName": "chandler"}
+    mongo_client.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=failing)
+    try:
+        report = tick.dispatcher.run("schedule")
+    finally:
+        mongo_client.admin.command("configureFailPoint", "failCommand", mode="off")
+    assert receiver.job_ids == [job_id]
+    assert report.started == 1
 
 
 # --- what could not be started

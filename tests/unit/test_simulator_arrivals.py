@@ -72,6 +72,16 @@ def test_going_on_after_a_refusal_brings_a_ban_that_doubles() -> None:
     assert (verdicts[-1].status, verdicts[-1].retry_after_ms) == ("banned", 3_000)
 
 
+def test_where_breaking_a_limit_is_a_ban_all_are_refused_until_it_ends() -> None:
+    door = Arrivals((Limit(1, 1_000),), Punishment(bans_at_once=True, ban_ms=5_000, ban_ms_max=5_000))
+    assert door.arrive(0, 1).status == "accepted"
+    for at_ms in (1, 4_000, 5_000):
+        verdict = door.arrive(at_ms * MS_NS, 1)
+        assert (verdict.status, verdict.retry_after_ms) == ("banned", 5_001 - at_ms)
+    assert door.arrive(6_500 * MS_NS, 1).status == "accepted"
+    assert door.bans == 1
+
+
 def test_a_patient_client_is_never_banned() -> None:
     door = Arrivals((Limit(1, 1_000),), Punishment(ban_after=1, ban_ms=2_000))
     at_ns = 0

@@ -1,0 +1,271 @@
+"""`exchange: "ccxt:<id>"`: any exchange that ccxt knows, under the same limits, leases, pages and checks as our own.
+
+Optional: nothing here is imported unless a connector names such an exchange, and ccxt comes from requirements-ccxt.txt. An own
+adapter knows which end of a range an exchange keeps when it clamps; of ccxt nobody knows it. So a page that does not begin at
+its start is only believed when the gap before it, asked for alone, is empty.
+
+Weights are ms of ccxt's own pacing: its `rateLimit` times the cost of the endpoint, read at each request as ccxt computes it.
+Source: docs.ccxt.com, "Rate Limit" and "Exchange Structure".
+"""
+
+import importlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+
+from shared.domain.rates import RateWindow
+from shared.domain.timeframes import TIMEFRAMES
+from shared.errors import ExchangeRejected, ExchangeThrottled, ExchangeUnavailable, InvalidRequest
+from shared.exchanges.client import ExchangeClient
+from shared.exchanges.gated_http import gate
+from shared.exchanges.pages import AskedRange, FetchedPage, empty_page, read_page
+from shared.exchanges.rows import Market
+from shared.exchanges.spec import (
+    CandlesRequest,
+    ErrorForm,
+    ExchangeSpec,
+    MarketsRequest,
+    Paging,
+    RowForm,
+    RowKind,
+    SymbolForm,
+    TimeForm,
+)
+from shared.exchanges.transport import READ_TIMEOUTS_TOTAL, Answer, BeforeSend
+
+PREFIX: Final = "ccxt:"
+# ccxt spaces requests; a window lets so many ms' worth of them go at once.
+PERIOD_MS: Final = 5_000
+# Where ccxt does not say how many candles an answer holds. Fewer than asked for is no harm.
+PAGE_LIMIT: Final = 300
+PAGE_LIMIT_MAX: Final = 1_000
+# Each asks for a part of the one before.
+GAP_TRIES_MAX: Final = 6
+SPECS_MAX: Final = 200
+
+
+def is_bridged(exchange: str) -> bool:
+    """Whether the name means ccxt."""
+    return exchange.startswith(PREFIX)
+
+
+@lru_cache(maxsize=SPECS_MAX)
+def bridge_spec(exchange: str) -> ExchangeSpec:
+    """What ccxt says of an exchange, as a spec.
+
+    Raises:
+        InvalidRequest: ccxt is not installed, does not know the exchange, or has no candles of it; names `exchange`.
+    """
+    peer = _open_peer(exchange)
+    if peer.has.get("fetchOHLCV") is not True:
+        raise InvalidRequest.for_field("exchange", f"{exchange}: ccxt has no candles of this exchange")
+    pace_ms = max(1, math.ceil(peer.rateLimit))
+    timeframes = {name: name for name in TIMEFRAMES if name in (peer.timeframes or {})}
+    return ExchangeSpec(
+        name=exchange,
+        docs_url=_first(peer.urls.get("doc")) or "https://docs.ccxt.com",
+        base_url=_first(peer.urls.get("www")) or "https://docs.ccxt.com",
+        windows=(RateWindow(PERIOD_MS, PERIOD_MS),),
+        candles_weight=min(PERIOD_MS, pace_ms),
+        symbols_weight=min(PERIOD_MS, 2 * pace_ms),
+        ping_weight=min(PERIOD_MS, pace_ms),
+        timeframes=timeframes,
+        symbol_form=SymbolForm("{base}/{quote}", swap="{base}/{quote}:{settle}"),
+        paging=Paging.FORWARD,
+        candles=CandlesRequest(
+            path="", params={"since": "{start}"}, page_limit=_page_limit(peer), time_form=TimeForm.MILLISECONDS
+        ),
+        rows=RowForm(RowKind.ARRAYS, time=0, open=1, high=2, low=3, close=4, volume=5, time_form=TimeForm.MILLISECONDS),
+        errors=ErrorForm(rules=()),
+        markets=MarketsRequest(path=""),
+        ping_path="",
+        quirks=(
+            "Read by ccxt: intervals for which it gives no candle when asked twice count as intervals without trades.",
+            "Timeframes are ccxt's; candles that do not open by UTC, weeks not on Monday, are refused when they come.",
+        ),
+    )
+
+
+@dataclass(slots=True)
+class _Peer:
+    """ccxt's client of one exchange, with its list of markets; for one thread at a time."""
+
+    client: Any
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    cost: float = 1.0
+
+
+class BridgePeers:
+    """The ccxt clients of one instance: loading an exchange's markets takes megabytes and seconds, so they are kept."""
+
+    def __init__(self, session: requests.Session) -> None:
+        self._session = session
+        self._lock = threading.Lock()
+        self._peers: dict[tuple[str, str | None], _Peer] = {}
+
+    def peer_of(self, exchange: str, base_url: str | None) -> _Peer:
+        """The client of that exchange, its hosts replaced by `base_url` if given."""
+        with self._lock:
+            peer = self._peers.get((exchange, base_url))
+            if peer is None:
+                peer = _Peer(_open_peer(exchange))
+                peer.client.session = self._session
+                peer.client.enableRateLimit = True
+                # In the place of its own sleeping: what the next request costs, to be reserved when its connection is up.
+                peer.client.throttle = lambda cost=None, peer=peer: setattr(peer, "cost", 1.0 if cost is None else cost)
+                if base_url is not None:
+                    peer.client.urls["api"] = _redirected(peer.client.urls["api"], base_url.rstrip("/"))
+                self._peers[(exchange, base_url)] = peer
+            return peer
+
+
+class BridgedClient(ExchangeClient):
+    """ExchangeClient's promises, kept by ccxt's requests. The weight is that of the request about to be sent."""
+
+    def __init__(
+        self,
+        spec: ExchangeSpec,
+        peers: BridgePeers,
+        *,
+        session: requests.Session,
+        now_ms: Callable[[], int],
+        base_url: str | None = None,
+        timeout_s: tuple[float, float] = (3.05, 10.0),
+    ) -> None:
+        super().__init__(spec, session=session, now_ms=now_ms, base_url=base_url, timeout_s=timeout_s)
+        self._peer = peers.peer_of(spec.name, base_url)
+        self._answer_s = timeout_s[0] + READ_TIMEOUTS_TOTAL * timeout_s[1]
+        self._read_s = timeout_s[1]
+
+    def fetch_ohlcv(
+        self,
+        symbol: str,
+        timeframe: str,
+        start_ms: int,
+        end_ms: int,
+        limit: int | None = None,
+        *,
+        before_send: BeforeSend = None,
+    ) -> FetchedPage:
+        """See ExchangeClient."""
+        grid = self._grid(timeframe)
+        self._exchange_symbol(symbol)
+        first_ms, closed_end_ms = grid.ceil(start_ms), grid.closed_end(self._now_ms())
+        span_end_ms = min(end_ms, closed_end_ms)
+        rows_max = self.spec.page_limit if limit is None else min(limit, self.spec.page_limit)
+        if span_end_ms <= first_ms:
+            return empty_page(start_ms, min(end_ms, closed_end_ms))
+        asked = AskedRange(grid, start_ms, first_ms, span_end_ms)
+        page = self._ask(symbol, asked, rows_max, before_send)
+        for _ in range(GAP_TRIES_MAX):
+            gap = grid.count(first_ms, int(page.candles.open_ms[0])) if len(page.candles) else 0
+            if not gap:
+                return page
+            if gap >= rows_max:
+                # Beyond what was asked for: the newest only, whatever the start.
+                return replace(page, history_start_ms=int(page.candles.open_ms[0]))
+            narrower = self._ask(symbol, asked, gap, before_send)
+            if not len(narrower.candles) or narrower.candles.open_ms[0] >= page.candles.open_ms[0]:
+                return page
+            page, rows_max = narrower, gap
+        return page
+
+    def _ask(self, symbol: str, asked: AskedRange, rows_max: int, before_send: BeforeSend) -> FetchedPage:
+        timeframe = asked.grid.name
+        with self._asking(f"{symbol} {timeframe}", before_send) as client:
+            rows = client.fetch_ohlcv(symbol, timeframe, asked.first_ms, rows_max)
+            headers = client.last_response_headers or {}
+        return read_page(Answer(rows, 200, headers, 0), self.spec, self.spec.candles, asked)
+
+    @property
+    def _pace_ms(self) -> float:
+        return float(self._peer.client.rateLimit)
+
+    def weight(self, timeframe: str, intervals_count: int) -> int:
+        """What the request at hand costs, in ms of ccxt's pacing."""
+        return max(1, min(PERIOD_MS, math.ceil(self._peer.cost * self._pace_ms)))
+
+    def ping(self, *, before_send: BeforeSend = None) -> int:
+        """See ExchangeClient. Asks for the time where ccxt can, else for the markets."""
+        with self._asking("ping", before_send) as client:
+            began = time.monotonic()
+            _ = client.fetch_time() if client.has.get("fetchTime") is True else client.load_markets(True)
+            return round((time.monotonic() - began) * 1000)
+
+    def list_symbols(self, *, before_send: BeforeSend = None) -> list[Market]:
+        """See ExchangeClient: spot pairs and perpetuals."""
+        with self._asking("symbols", before_send) as client:
+            markets = client.load_markets(True).values()
+        return sorted(
+            (
+                Market(market["symbol"], str(market["id"]), market.get("active") is not False)
+                for market in markets
+                if market.get("spot") or market.get("swap")
+            ),
+            key=lambda market: market.symbol,
+        )
+
+    @contextmanager
+    def _asking(self, subject: str, before_send: BeforeSend) -> Iterator[Any]:
+        """ccxt's client for one question, and its errors as ours."""
+        import ccxt
+
+        told = f"{self.spec.name} {subject}"
+        names = {"exchange": self.spec.name}
+        with self._peer.lock, gate(before_send, self._answer_s):
+            client = self._peer.client
+            client.timeout = round(self._read_s * 1000)
+            try:
+                yield client
+            except (ccxt.RateLimitExceeded, ccxt.DDoSProtection) as exc:
+                raise ExchangeThrottled(f"{told}: {exc}", self.spec.throttle_wait_ms, **names) from exc
+            except (ccxt.NetworkError, ccxt.ExchangeNotAvailable) as exc:
+                raise ExchangeUnavailable(f"{told}: {exc}", **names) from exc
+            except (ccxt.BadSymbol, ccxt.BadRequest, ccxt.NotSupported, ccxt.AuthenticationError) as exc:
+                raise ExchangeRejected(f"{told}: {exc}", **names) from exc
+            except ccxt.BaseError as exc:
+                raise ExchangeUnavailable(f"{told}: {exc}", **names) from exc
+
+
+def _open_peer(exchange: str) -> Any:
+    try:
+        ccxt = importlib.import_module("ccxt")
+    except ImportError as exc:
+        raise InvalidRequest.for_field(
+            "exchange", f"{exchange}: ccxt is not installed here; deploy with requirements-ccxt.txt"
+        ) from exc
+    ccxt_id = exchange.removeprefix(PREFIX)
+    if ccxt_id not in ccxt.exchanges:
+        raise InvalidRequest.for_field("exchange", f"ccxt {ccxt.__version__} knows no exchange {ccxt_id!r}")
+    client = getattr(ccxt, ccxt_id)({"enableRateLimit": False})
+    # A question more for each list of markets, and its answer is of no use here.
+    client.has["fetchCurrencies"] = False
+    return client
+
+
+def _page_limit(peer: Any) -> int:
+    """The most candles of one answer, as far as ccxt says."""
+    kinds: Mapping[str, Any] = peer.features or {}
+    told = [((kinds.get(kind) or {}).get("fetchOHLCV") or {}).get("limit") for kind in ("spot", "default")]
+    limit = next((int(number) for number in told if number), PAGE_LIMIT)
+    return max(1, min(limit, PAGE_LIMIT_MAX))
+
+
+def _first(value: Any) -> str:
+    found = value[0] if isinstance(value, list) and value else value
+    return found if isinstance(found, str) else ""
+
+
+def _redirected(urls: Any, base_url: str) -> Any:
+    """The same addresses on another host; what stands before the path is replaced, wherever an address is."""
+    if isinstance(urls, Mapping):
+        return {name: _redirected(inner, base_url) for name, inner in urls.items()}
+    return base_url + urlsplit(urls).path if isinstance(urls, str) else urls

@@ -1,0 +1,147 @@
+"""Limits that change, connectors that are made again, refusals by the exchange: nothing that was sent is forgotten by that."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pytest
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+
+from shared.domain.rates import KEPT_FOR_LIVE_PERCENT, Reservation
+from shared.stores.limiter_pipeline import TAKEN_AWAY_MAX
+from shared.stores.rate_limits import RateLimitStore
+from shared.usecases.grants import Grants, NoRoom, Refused
+from shared.usecases.record_changes import Author
+from shared.wiring import Platform
+from tests.factories import add_connector
+
+AUTHOR: Final = Author("ann", "admin", "req-1")
+MINUTE: Final = (100, 60_000)
+# Long enough for a machine that stands still for a while.
+USE_BY_MS: Final = 600_000
+
+
+def reserve(platform: Platform, need: int = 1, want: int = 1, **options: Any) -> Reservation:
+    store = options.pop("store", platform.limits)
+    use_by_ms = options.pop("use_by_ms", 100)
+    terms = {"wait_ms_max": 0, "use_by_ms": use_by_ms, "transit_ms": 0, **options}
+    return store.reserve("binance", need=need, want=want, **terms)
+
+
+def change(platform: Platform, limit: int, period_ms: int) -> None:
+    fields = {"rate_limit": limit, "rate_limit_period_ms": period_ms}
+    platform.connector_manager.patch("binance", fields, None, AUTHOR)
+
+
+def test_a_window_that_is_taken_away_and_comes_back_knows_what_was_sent(platform: Platform) -> None:
+    add_connector(platform, windows=[MINUTE])
+    assert reserve(platform, want=60).granted == 60
+    change(platform, 100, 100)
+    assert reserve(platform, want=40).granted == 40
+    change(platform, *MINUTE)
+    refused = reserve(platform)
+    assert refused.granted == 0
+    assert refused.wait_ms > 55_000
+
+
+def test_not_more_windows_are_remembered_than_a_document_can_bear(platform: Platform) -> None:
+    add_connector(platform, windows=[MINUTE])
+    for number in range(TAKEN_AWAY_MAX + 5):
+        reserve(platform)
+        change(platform, 100, 70_000 + number)
+    reserve(platform)
+    document = platform.database.collection("connectors").find_one({"_id": "binance"})
+    assert document is not None
+    assert len(document["limiter"]["logs"]) == 1 + TAKEN_AWAY_MAX
+
+
+def test_backfills_leave_a_part_of_the_limit_to_live_jobs(platform: Platform) -> None:
+    add_connector(platform, windows=[(1_000, 60_000)])
+    kept = 1_000 * KEPT_FOR_LIVE_PERCENT // 100
+    assert reserve(platform, want=2_000, is_live=False).granted == 1_000 - kept
+    version = platform.connectors.get_connector("binance").version
+    assert reserve(platform, is_live=False, version=version).granted == 0
+    # By the same process, which remembers that denial.
+    assert reserve(platform, want=2_000, version=version).granted == kept
+    assert reserve(platform, version=version).granted == 0
+
+
+def test_a_backfills_request_that_needs_nearly_all_of_a_limit_is_sent(platform: Platform) -> None:
+    add_connector(platform, windows=[(100, 60_000)])
+    assert reserve(platform, need=99, want=99, is_live=False).granted == 99
+
+
+def test_a_refusal_stops_all_runs_of_the_process_that_hold_a_grant(platform: Platform) -> None:
+    add_connector(platform, windows=[(1_000, 600_000)])
+    connector = platform.connectors.get_connector("binance")
+    holders = [Grants(platform.limits, connector, 0) for _ in range(3)]
+    for holder in holders:
+        holder.acquire(1, 100)
+    platform.limits.block("binance", 60_000, "429")
+    for holder in holders:
+        with pytest.raises(Refused) as refused:
+            holder.acquire(1, 100)
+        assert isinstance(refused.value.refusal, NoRoom)
+        assert refused.value.refusal.wait_ms > 50_000
+    platform.connector_manager.unblock("binance", AUTHOR)
+    changed = platform.connectors.get_connector("binance")
+    assert Grants(platform.limits, changed, 0).acquire(1, 100).granted >= 1
+
+
+@contextmanager
+def updates_fail(client: MongoClient[dict[str, Any]]) -> Iterator[None]:
+    """MongoDB answers every findAndModify with an error that the driver does not try again."""
+    failing = {"failCommands": ["findAndModify"], "errorCode": 11601}
+    client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=failing)
+    try:
+        yield
+    finally:
+        client.admin.command("configureFailPoint", "failCommand", mode="off")
+
+
+def test_a_block_that_could_not_be_stored_is_stored_before_anything_is_asked(
+    platform: Platform, mongo_client: MongoClient[dict[str, Any]]
+) -> None:
+    add_connector(platform, windows=[MINUTE])
+    store = RateLimitStore(platform.database)
+    with updates_fail(mongo_client):
+        with pytest.raises(PyMongoError):
+            store.block("binance", 60_000, "418")
+        with pytest.raises(PyMongoError):
+            reserve(platform, store=store)
+    refused = reserve(platform, store=store)
+    assert refused.granted == 0
+    assert refused.wait_ms > 50_000
+    # Now everybody knows.
+    assert platform.connectors.get("binance")["blocked_reason"] == "418"
+    assert reserve(platform, store=RateLimitStore(platform.database)).granted == 0
+
+
+def test_a_connector_that_is_made_again_waits_until_what_was_sent_has_passed(platform: Platform) -> None:
+    manager = platform.connector_manager
+    windows = {"rate_limit": 100, "rate_limit_period_ms": 60_000}
+    manager.create("binance", "binance", windows, AUTHOR)
+    assert reserve(platform, want=100, use_by_ms=USE_BY_MS).granted == 100
+    manager.delete("binance", None, AUTHOR)
+    made = manager.create("binance", "binance", windows, AUTHOR)
+    assert "made again" in made["blocked_reason"]
+    refused = reserve(platform)
+    assert refused.granted == 0
+    assert refused.wait_ms > USE_BY_MS
+
+
+def test_a_connector_that_is_made_again_is_blocked_as_long_as_it_was(platform: Platform) -> None:
+    manager = platform.connector_manager
+    manager.create("binance", "binance", {}, AUTHOR)
+    until_ms = platform.limits.block("binance", 3_600_000, "banned")
+    manager.delete("binance", None, AUTHOR)
+    manager.create("binance", "binance", {}, AUTHOR)
+    assert reserve(platform).at_ms == until_ms
+
+
+def test_a_connector_that_has_sent_nothing_is_made_again_free(platform: Platform) -> None:
+    manager = platform.connector_manager
+    for _ in range(2):
+        assert manager.create("binance", "binance", {}, AUTHOR)["blocked_until"] is None
+        manager.delete("binance", None, AUTHOR)
