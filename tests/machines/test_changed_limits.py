@@ -37,17 +37,6 @@ def change(platform: Platform, limit: int, period_ms: int) -> None:
     platform.connector_manager.patch("binance", fields, None, AUTHOR)
 
 
-def test_a_window_that_is_taken_away_and_comes_back_knows_what_was_sent(platform: Platform) -> None:
-    add_connector(platform, windows=[MINUTE])
-    assert reserve(platform, want=60).granted == 60
-    change(platform, 100, 100)
-    assert reserve(platform, want=40).granted == 40
-    change(platform, *MINUTE)
-    refused = reserve(platform)
-    assert refused.granted == 0
-    assert refused.wait_ms > 55_000
-
-
 def ask_at(platform: Platform, after_ms: int, need: int = 1, is_live: bool = True) -> Reservation:
     """What the limiter says so long after AHEAD_MS; by a store of its own, which remembers no denial."""
     clock = {"$set": {"limiter.clock_ms": AHEAD_MS + after_ms}}
