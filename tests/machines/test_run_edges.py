@@ -16,6 +16,7 @@ from shared.domain.jobs import to_datetime, to_ms
 from shared.domain.timeframes import MINUTE_MS
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
+from tests.contract.loopback_venue import Venue
 from tests.factories import add_connector, add_job, claim, make_platform, run_once, run_until_caught_up, stored_documents
 from tests.replay import assert_series_equals
 
@@ -187,6 +188,20 @@ def test_an_empty_answer_is_asked_for_again_before_it_is_believed(platform: Plat
         assert number < 2
     expected = true_candles(SEED, "binance", "BTC/USDT", "1m", start_ms, END_MS)
     assert_series_equals(stored_documents(platform, "binance", "BTC/USDT", "1m"), expected, [])
+
+
+def test_an_empty_answer_is_doubted_though_the_exchange_does_not_tell_its_time(platform: Platform) -> None:
+    venue = Venue()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(venue.serve_forever, 0.02)
+        try:
+            venue.says([], date_ms=None)
+            add_connector(platform, base_url=venue.url, windows=WIDE)
+            job_id = add_job(platform, start_ms=platform.database.server_now_ms() - 50 * MINUTE_MS, indicators=[])
+            assert run_once(platform, job_id).requests == len(venue.asked) == 2
+        finally:
+            venue.shutdown()
+            venue.server_close()
 
 
 def test_a_range_without_any_candle_is_passed_when_two_answers_say_so(platform: Platform, simulator: SimulatorProcess) -> None:
