@@ -1,13 +1,25 @@
-"""Binance spot, Binance US and the perpetuals in dollars answer alike. Source: binance/binance-spot-api-docs."""
+"""What Binance's own exchanges have in common on the wire. Source: github.com/binance/binance-spot-api-docs."""
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from dataclasses import dataclass
+from typing import Final
 
 from local_emulator.simulator.arrivals import Limit, Punishment, Verdict, Window
 from local_emulator.simulator.market import Market
 from local_emulator.simulator.rows import Rows
-from local_emulator.simulator.wire import Refused, Reply, Route, Span, Wire, WireRequest, period_in_words, texts
+from local_emulator.simulator.wire import (
+    Refused,
+    Reply,
+    Route,
+    Span,
+    Wire,
+    WireRequest,
+    listed_markets,
+    period_in_words,
+    texts,
+    turnover,
+)
 from shared.domain.candles import FloatArray
 from shared.domain.timeframes import TIMEFRAMES
 
@@ -29,92 +41,132 @@ STATUS_ERRORS: Final = {
 }
 
 
-def _span(limit_max: int) -> Callable[[WireRequest], Span]:
-    return lambda request: _read_span(request, limit_max)
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What sets one of them apart. `symbol` and `others` are rows of its exchangeInfo; `kline` is how it writes a row.
+
+    `is_padded`: prices and volumes have eight decimals, whatever the market's own are.
+    """
+
+    name: str
+    prefix: str
+    limits: tuple[Limit, ...]
+    markets: tuple[Market, ...]
+    symbol: Callable[[Market, int], dict[str, object]]
+    others: tuple[dict[str, object], ...] = ()
+    limit_max: int = 1_000
+    klines_weight: int = 1
+    klines_query_weight: Callable[[Mapping[str, str]], int] | None = None
+    symbols_weight: int = 1
+    takes_microseconds: bool = False
+    kline: str = KLINE
+    is_padded: bool = True
+
+    def span(self, request: WireRequest) -> Span:
+        """Reads a question for klines: the oldest from a start, else the newest."""
+        query = request.query
+        market = _market(request)
+        if not query.get("interval"):
+            raise _refused(-1102, "Mandatory parameter 'interval' was not sent, was empty/null, or malformed.")
+        if query["interval"] not in INTERVALS:
+            raise _refused(-1120, "Invalid interval.")
+        limit = _integer(query, "limit")
+        if limit is not None and limit < 1:
+            raise _refused(-1130, "Data sent for parameter 'limit' is not valid.")
+        start_ms, end_ms = (self._milliseconds(_integer(query, name)) for name in ("startTime", "endTime"))
+        return Span(
+            market,
+            TIMEFRAMES[query["interval"]],
+            start_ms,
+            None if end_ms is None else end_ms + 1,
+            min(self.limit_max, LIMIT_DEFAULT if limit is None else limit),
+            keeps_oldest=start_ms is not None,
+        )
+
+    def page(self, _request: WireRequest, span: Span, rows: Rows) -> Reply:
+        """Writes the klines."""
+        values = [
+            self._texts(getattr(rows, name), span.market.price_decimals, rows) for name in ("open", "high", "low", "close")
+        ]
+        values.append(self._texts(rows.volume, span.market.volume_decimals, rows))
+        quote = turnover(rows)
+        trades = (rows.volume > 0) + (rows.volume * 1e4) % 977
+        opens = rows.open_ms.tolist()
+        if span.timeframe.is_calendar_month:
+            closes = [span.timeframe.close(open_ms) - 1 for open_ms in opens]
+        else:
+            closes = (rows.open_ms + span.timeframe.step_ms - 1).tolist()
+        others = (closes, quote.tolist(), trades.tolist(), (rows.volume * TAKER_SHARE).tolist(), (quote * TAKER_SHARE).tolist())
+        klines = ",".join([self.kline % row for row in zip(opens, *values, *others, strict=True)])
+        return Reply(200, f"[{klines}]".encode())
+
+    def exchange_info(self, request: WireRequest) -> Reply:
+        """The limits in force, and the symbols."""
+        limits = []
+        for limit in request.limits:
+            number, _letter, word = period_in_words(limit.period_ms)
+            limits.append({"rateLimitType": "REQUEST_WEIGHT", "interval": word, "intervalNum": number, "limit": limit.limit})
+        symbols = [self.symbol(market, request.now_ms) for market in listed_markets(request)] + list(self.others)
+        if "symbolStatus" in request.query:
+            symbols = [symbol for symbol in symbols if symbol["status"] == request.query["symbolStatus"]]
+        return Reply.of_json(
+            {"timezone": "UTC", "serverTime": request.now_ms, "rateLimits": limits, "exchangeFilters": [], "symbols": symbols}
+        )
+
+    def wire(self) -> Wire:
+        """The whole exchange."""
+        return Wire(
+            name=self.name,
+            limits=self.limits,
+            markets=self.markets,
+            routes=(
+                Route(
+                    f"{self.prefix}/klines",
+                    weight=self.klines_weight,
+                    query_weight=self.klines_query_weight,
+                    span=self.span,
+                    page=self.page,
+                ),
+                Route(f"{self.prefix}/exchangeInfo", weight=self.symbols_weight, answer=self.exchange_info),
+                Route(f"{self.prefix}/ping", answer=lambda _request: Reply.of_json({})),
+                Route(f"{self.prefix}/time", answer=lambda request: Reply.of_json({"serverTime": request.now_ms})),
+            ),
+            refusal=_refusal,
+            error=_error,
+            # Ten: a burst that was under way when the limit broke is no ban yet, going on is.
+            punishment=Punishment(counts_refused=True, ban_after=10),
+            usage_headers=_usage_headers,
+        )
+
+    def _texts(self, values: FloatArray, decimals: int, rows: Rows) -> list[str]:
+        if not rows.has_ticks:
+            return texts(values, None)
+        return texts(values, decimals, DECIMALS - decimals if self.is_padded else 0)
+
+    def _milliseconds(self, at: int | None) -> int | None:
+        is_micro = self.takes_microseconds and at is not None and at >= MICROSECONDS_FROM
+        return at // 1_000 if at is not None and is_micro else at
 
 
-def _read_span(request: WireRequest, limit_max: int) -> Span:
-    query = request.query
-    symbol = query.get("symbol", "")
-    if not symbol:
-        raise _refused(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
-    if not re.fullmatch(r"[A-Z0-9-_.]{1,20}", symbol):
-        raise _refused(-1100, "Illegal characters found in parameter 'symbol'; legal range is '^[A-Z0-9-_.]{1,20}$'.")
-    market = next((market for market in request.markets.values() if _symbol_id(market) == symbol), None)
-    if market is None:
-        raise _refused(-1121, "Invalid symbol.")
-    if not query.get("interval"):
-        raise _refused(-1102, "Mandatory parameter 'interval' was not sent, was empty/null, or malformed.")
-    if query["interval"] not in INTERVALS:
-        raise _refused(-1120, "Invalid interval.")
-    limit = _integer(query, "limit")
-    if limit is not None and limit < 1:
-        raise _refused(-1130, "Data sent for parameter 'limit' is not valid.")
-    start_ms, end_ms = (_milliseconds(_integer(query, name)) for name in ("startTime", "endTime"))
-    return Span(
-        market,
-        TIMEFRAMES[query["interval"]],
-        start_ms,
-        None if end_ms is None else end_ms + 1,
-        min(limit_max, LIMIT_DEFAULT if limit is None else limit),
-        keeps_oldest=start_ms is not None,
-    )
+def symbol_id(market: Market) -> str:
+    """Binance's name of a market."""
+    return market.base + market.quote
 
 
-def _page(_request: WireRequest, span: Span, rows: Rows) -> Reply:
-    values = [_texts(getattr(rows, name), span.market.price_decimals, rows) for name in ("open", "high", "low", "close")]
-    values.append(_texts(rows.volume, span.market.volume_decimals, rows))
-    quote = rows.volume * (rows.open + rows.high + rows.low + rows.close) / 4
-    trades = (rows.volume > 0) + (rows.volume * 1e4) % 977
-    opens = rows.open_ms.tolist()
-    if span.timeframe.is_calendar_month:
-        closes = [span.timeframe.close(open_ms) - 1 for open_ms in opens]
-    else:
-        closes = (rows.open_ms + span.timeframe.step_ms - 1).tolist()
-    others = (closes, quote.tolist(), trades.tolist(), (rows.volume * TAKER_SHARE).tolist(), (quote * TAKER_SHARE).tolist())
-    klines = ",".join([KLINE % row for row in zip(opens, *values, *others, strict=True)])
-    return Reply(200, f"[{klines}]".encode())
+def filters(market: Market, decimals: int = DECIMALS) -> list[dict[str, object]]:
+    """The steps of price and volume, as exchangeInfo tells them."""
+    tick, step = (f"{10.0**-digits:.{decimals}f}" for digits in (market.price_decimals, market.volume_decimals))
+    return [
+        {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": f"{1e6:.{decimals}f}", "tickSize": tick},
+        {"filterType": "LOT_SIZE", "minQty": step, "maxQty": f"{9e6:.{decimals}f}", "stepSize": step},
+    ]
 
 
-def _texts(values: FloatArray, decimals: int, rows: Rows) -> list[str]:
-    return texts(values, decimals, DECIMALS - decimals) if rows.has_ticks else texts(values, None)
-
-
-def _exchange_info(request: WireRequest) -> Reply:
-    limits = []
-    for limit in request.limits:
-        number, _letter, word = period_in_words(limit.period_ms)
-        limits.append({"rateLimitType": "REQUEST_WEIGHT", "interval": word, "intervalNum": number, "limit": limit.limit})
-    markets = [market for market in request.markets.values() if market.listed_ms <= request.now_ms]
-    if "symbolStatus" in request.query:
-        markets = [market for market in markets if _status(market, request) == request.query["symbolStatus"]]
-    symbols = [_symbol(market, _status(market, request)) for market in markets]
-    return Reply.of_json(
-        {"timezone": "UTC", "serverTime": request.now_ms, "rateLimits": limits, "exchangeFilters": [], "symbols": symbols}
-    )
-
-
-def _status(market: Market, request: WireRequest) -> str:
-    return "TRADING" if market.is_trading(request.now_ms) else "BREAK"
-
-
-def _symbol(market: Market, status: str) -> dict[str, object]:
-    tick, step = (f"{10.0**-decimals:.8f}" for decimals in (market.price_decimals, market.volume_decimals))
-    contract = {}
-    if market.settle:
-        contract = {
-            "pair": _symbol_id(market),
-            "contractType": "PERPETUAL",
-            "marginAsset": market.settle,
-            "deliveryDate": 4_133_404_800_000,
-            "onboardDate": market.listed_ms,
-            "pricePrecision": market.price_decimals,
-            "quantityPrecision": market.volume_decimals,
-        }
+def spot_symbol(market: Market, now_ms: int) -> dict[str, object]:
+    """A row of the exchangeInfo of spot."""
     return {
-        **contract,
-        "symbol": _symbol_id(market),
-        "status": status,
+        "symbol": symbol_id(market),
+        "status": "TRADING" if market.is_trading(now_ms) else "BREAK",
         "baseAsset": market.base,
         "baseAssetPrecision": DECIMALS,
         "quoteAsset": market.quote,
@@ -126,8 +178,7 @@ def _symbol(market: Market, status: str) -> dict[str, object]:
         "isSpotTradingAllowed": True,
         "isMarginTradingAllowed": False,
         "filters": [
-            {"filterType": "PRICE_FILTER", "minPrice": tick, "maxPrice": "1000000.00000000", "tickSize": tick},
-            {"filterType": "LOT_SIZE", "minQty": step, "maxQty": "9000000.00000000", "stepSize": step},
+            *filters(market),
             {"filterType": "NOTIONAL", "minNotional": "5.00000000", "applyMinToMarket": True, "avgPriceMins": 5},
         ],
         "permissions": [],
@@ -135,8 +186,16 @@ def _symbol(market: Market, status: str) -> dict[str, object]:
     }
 
 
-def _symbol_id(market: Market) -> str:
-    return market.base + market.quote
+def _market(request: WireRequest) -> Market:
+    symbol = request.query.get("symbol", "")
+    if not symbol:
+        raise _refused(-1102, "Mandatory parameter 'symbol' was not sent, was empty/null, or malformed.")
+    if not re.fullmatch(r"[A-Z0-9-_.]{1,20}", symbol):
+        raise _refused(-1100, "Illegal characters found in parameter 'symbol'; legal range is '^[A-Z0-9-_.]{1,20}$'.")
+    market = next((market for market in request.markets.values() if symbol_id(market) == symbol), None)
+    if market is None:
+        raise _refused(-1121, "Invalid symbol.")
+    return market
 
 
 def _integer(query: Mapping[str, str], name: str) -> int | None:
@@ -146,10 +205,6 @@ def _integer(query: Mapping[str, str], name: str) -> int | None:
     if not re.fullmatch(r"\d{1,20}", text):
         raise _refused(-1100, f"Illegal characters found in parameter '{name}'; legal range is '^[0-9]{{1,20}}$'.")
     return int(text)
-
-
-def _milliseconds(at: int | None) -> int | None:
-    return at // 1_000 if at is not None and at >= MICROSECONDS_FROM else at
 
 
 def _refused(code: int, message: str) -> Refused:
@@ -176,33 +231,3 @@ def _error(status: int) -> Reply:
 def _usage_headers(window: Window) -> dict[str, str]:
     number, letter, _word = period_in_words(window.rule.period_ms)
     return {"x-mbx-used-weight": str(window.grid_usage), f"x-mbx-used-weight-{number}{letter.lower()}": str(window.grid_usage)}
-
-
-def binance_wire(
-    name: str,
-    prefix: str,
-    markets: tuple[Market, ...],
-    limits: tuple[Limit, ...],
-    *,
-    klines_weight: int = 1,
-    info_weight: int = 1,
-    limit_max: int = 1_000,
-    weigh: Callable[[Mapping[str, Any]], int] | None = None,
-) -> Wire:
-    """One market, its paths below `prefix`; `weigh` is for klines that cost by their limit."""
-    return Wire(
-        name=name,
-        limits=limits,
-        markets=markets,
-        routes=(
-            Route(f"{prefix}/klines", weight=klines_weight, span=_span(limit_max), page=_page, query_weight=weigh),
-            Route(f"{prefix}/exchangeInfo", weight=info_weight, answer=_exchange_info),
-            Route(f"{prefix}/ping", answer=lambda _request: Reply.of_json({})),
-            Route(f"{prefix}/time", answer=lambda request: Reply.of_json({"serverTime": request.now_ms})),
-        ),
-        refusal=_refusal,
-        error=_error,
-        # Ten: a burst that was under way when the limit broke is no ban yet, going on is.
-        punishment=Punishment(counts_refused=True, ban_after=10),
-        usage_headers=_usage_headers,
-    )

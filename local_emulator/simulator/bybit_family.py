@@ -1,9 +1,7 @@
-"""Bybit, /v5: one host for the spot market and the linear perpetuals. Errors come inside HTTP 200, bans as 403.
+"""Bybit v5, public market data. Errors come with a code inside HTTP 200 but for the limit. Source: bybit-exchange.github.io."""
 
-Source: bybit-exchange/docs, v5.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
@@ -25,6 +23,7 @@ from local_emulator.simulator.wire import (
 )
 from shared.domain.timeframes import TIMEFRAMES
 
+# W is not served here: nobody knows on which day its weeks open, so nobody can ask for it.
 INTERVALS: Final = {
     "1": "1m",
     "3": "3m",
@@ -41,122 +40,125 @@ INTERVALS: Final = {
 }
 LIMIT_DEFAULT: Final = 200
 LIMIT_MAX: Final = 1_000
+INSTRUMENTS_DEFAULT: Final = 500
 BAN_MS: Final = 600_000
 STATUS_ERRORS: Final = {
-    429: (10006, "Too many visits. Exceeded the API Rate Limit."),
-    500: (10016, "Server error."),
-    503: (10016, "Service is restarting."),
+    404: (10404, "Not found"),
+    429: (10429, "System level frequency protection"),
+    500: (10016, "System error. Please try again later."),
+    503: (10016, "Service is restarting"),
 }
 
-OwnName = Callable[[Market], str]
 
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One kind of market. `own_name` is Bybit's name of a market, `instrument` and `others` are rows of its list."""
 
-def _span(category: str, own_name: OwnName) -> Callable[[WireRequest], Span]:
-    def read(request: WireRequest) -> Span:
+    name: str
+    category: str
+    markets: tuple[Market, ...]
+    own_name: Callable[[Market], str]
+    instrument: Callable[[Market], dict[str, object]]
+    others: tuple[dict[str, object], ...] = ()
+    is_paged: bool = False
+
+    def span(self, request: WireRequest) -> Span:
+        """Reads a question for klines."""
         query = request.query
-        # What is not said means the perpetuals.
-        market = find_market(request, own_name, query.get("symbol", ""))
-        if query.get("category", "linear") != category or market is None:
-            raise _refused(10001, "Not supported symbols" if category == "spot" else "params error: symbol invalid")
-        if query.get("interval") not in INTERVALS:
-            raise _refused(10001, "Invalid period!")
-        start_ms, end_ms, limit = (whole_number(query, name, _bad_parameter) for name in ("start", "end", "limit"))
+        self._check_category(request)
+        market = find_market(request, self.own_name, query.get("symbol", ""))
+        if market is None:
+            raise _refused(request, "Not supported symbols")
+        if query.get("interval", "") not in INTERVALS:
+            raise _refused(request, "Invalid period!")
+        start_ms, end_ms, limit = (
+            whole_number(query, name, lambda _name: _refused(request, "params error")) for name in ("start", "end", "limit")
+        )
+        limit = LIMIT_DEFAULT if limit is None else min(LIMIT_MAX, limit)
+        if limit < 1:
+            raise _refused(request, "params error")
         frame = TIMEFRAMES[INTERVALS[query["interval"]]]
-        # The candle that contains the start comes too.
-        first_ms = None if start_ms is None else frame.floor(start_ms)
-        rows = min(LIMIT_MAX, LIMIT_DEFAULT if limit is None else max(1, limit))
-        return Span(market, frame, first_ms, None if end_ms is None else end_ms + 1, rows, keeps_oldest=end_ms is None)
+        return Span(
+            market,
+            frame,
+            # The candle that holds the start is the first; the end is inclusive.
+            None if start_ms is None else frame.floor(start_ms),
+            None if end_ms is None else end_ms + 1,
+            limit,
+            # Of a wider range that has an end the newest come: unsure, and the worse for those who rely on the other.
+            keeps_oldest=start_ms is not None and end_ms is None,
+        )
 
-    return read
-
-
-def _page(category: str, own_name: OwnName) -> Callable[[WireRequest, Span, Rows], Reply]:
-    def write(request: WireRequest, span: Span, rows: Rows) -> Reply:
+    def page(self, request: WireRequest, span: Span, rows: Rows) -> Reply:
+        """Writes the klines, newest first."""
         values = row_texts(rows, span.market)
-        prices = (values.open, values.high, values.low, values.close)
-        columns = (map(str, rows.open_ms.tolist()), *prices, values.volume, texts(turnover(rows), 8))
-        newest_first = [list(row) for row in zip(*columns, strict=True)][::-1]
-        return _answer({"symbol": own_name(span.market), "category": category, "list": newest_first}, request.now_ms)
+        opens, quote = map(str, rows.open_ms.tolist()), texts(turnover(rows), 8)
+        columns = (opens, values.open, values.high, values.low, values.close, values.volume, quote)
+        found = [list(row) for row in zip(*columns, strict=True)][::-1]
+        return _answer(request, {"category": self.category, "symbol": self.own_name(span.market), "list": found})
 
-    return write
+    def instruments(self, request: WireRequest) -> Reply:
+        """What trades now, page by page where there are pages; of another status there is nothing here."""
+        self._check_category(request)
+        trading = [self.instrument(market) for market in listed_markets(request) if market.is_trading(request.now_ms)]
+        found = [*trading, *self.others] if request.query.get("status", "Trading") == "Trading" else []
+        if not self.is_paged:
+            return _answer(request, {"category": self.category, "list": found})
+        first, limit = (
+            whole_number(request.query, name, lambda _name: _refused(request, "params error")) for name in ("cursor", "limit")
+        )
+        start = first or 0
+        end = start + (INSTRUMENTS_DEFAULT if limit is None else min(LIMIT_MAX, limit))
+        cursor = str(end) if end < len(found) else ""
+        return _answer(request, {"category": self.category, "list": found[start:end], "nextPageCursor": cursor})
+
+    def wire(self) -> Wire:
+        """The whole exchange."""
+        return Wire(
+            name=self.name,
+            limits=(Limit(600, 5_000),),
+            markets=self.markets,
+            routes=(
+                Route("/v5/market/kline", span=self.span, page=self.page),
+                Route("/v5/market/instruments-info", answer=self.instruments),
+                Route("/v5/market/time", answer=_time),
+            ),
+            refusal=_refusal,
+            error=_error,
+            punishment=Punishment(bans_at_once=True, ban_ms=BAN_MS, ban_ms_max=BAN_MS),
+        )
+
+    def _check_category(self, request: WireRequest) -> None:
+        if request.query.get("category", "linear") != self.category:
+            raise _refused(request, "Illegal category")
 
 
-def _instruments(
-    category: str, own_name: OwnName, more: Callable[[Market], Mapping[str, object]]
-) -> Callable[[WireRequest], Reply]:
-    def answer(request: WireRequest) -> Reply:
-        if request.query.get("category") != category:
-            raise _refused(10001, "Illegal category")
-        # "Trading" is the default, and what was delisted is not told.
-        wanted = request.query.get("status", "Trading")
-        found = [market for market in listed_markets(request) if _status(market, request.now_ms) == wanted]
-        rows = [{**_instrument(market, own_name(market), wanted), **more(market)} for market in found]
-        return _answer({"category": category, "list": rows, "nextPageCursor": ""}, request.now_ms)
-
-    return answer
-
-
-def _status(market: Market, now_ms: int) -> str:
-    return "Trading" if market.is_trading(now_ms) else "Closed"
-
-
-def _instrument(market: Market, name: str, status: str) -> dict[str, object]:
-    tick, step = (f"{10.0**-decimals:.{decimals}f}" for decimals in (market.price_decimals, market.volume_decimals))
-    return {
-        "symbol": name,
-        "baseCoin": market.base,
-        "quoteCoin": market.quote,
-        "status": status,
-        "priceFilter": {"tickSize": tick, "minPrice": tick, "maxPrice": "1999999.8"},
-        "lotSizeFilter": {"basePrecision": step, "qtyStep": step, "minOrderQty": step, "maxOrderQty": "1000000"},
-    }
+def steps(market: Market) -> tuple[str, str]:
+    """The steps of price and volume."""
+    price, volume = (f"{10.0**-digits:.{digits}f}" for digits in (market.price_decimals, market.volume_decimals))
+    return price, volume
 
 
 def _time(request: WireRequest) -> Reply:
-    second, nano = str(request.now_ms // 1_000), str(request.now_ms * 1_000_000)
-    return _answer({"timeSecond": second, "timeNano": nano}, request.now_ms)
+    return _answer(request, {"timeSecond": str(request.now_ms // 1_000), "timeNano": f"{request.now_ms}000000"})
 
 
-def _answer(result: Mapping[str, object], now_ms: int) -> Reply:
-    return Reply.of_json({"retCode": 0, "retMsg": "OK", "result": result, "retExtInfo": {}, "time": now_ms})
+def _answer(request: WireRequest, result: object) -> Reply:
+    return Reply.of_json({"retCode": 0, "retMsg": "OK", "result": result, "retExtInfo": {}, "time": request.now_ms})
 
 
-def _bad_parameter(name: str) -> Refused:
-    return _refused(10001, f"params error: {name}")
-
-
-def _refused(code: int, message: str) -> Refused:
-    return Refused(Reply.of_json({"retCode": code, "retMsg": message, "result": {}, "retExtInfo": {}}))
+def _refused(request: WireRequest, message: str) -> Refused:
+    body = {"retCode": 10001, "retMsg": message, "result": {}, "retExtInfo": {}, "time": request.now_ms}
+    return Refused(Reply.of_json(body))
 
 
 def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    return Reply(403, b"403, access too frequent", media_type="text/plain")
+    """The address is shut out; nothing says for how long."""
+    return _error(403)
 
 
 def _error(status: int) -> Reply:
-    code, message = STATUS_ERRORS.get(status, (10016, "Server error."))
+    if status == 403:
+        return Reply(403, b"access too frequent", media_type="text/plain")
+    code, message = STATUS_ERRORS.get(status, STATUS_ERRORS[500])
     return Reply.of_json({"retCode": code, "retMsg": message, "result": {}, "retExtInfo": {}}, status)
-
-
-def bybit_wire(
-    name: str,
-    category: str,
-    markets: tuple[Market, ...],
-    own_name: OwnName,
-    more: Callable[[Market], Mapping[str, object]] = lambda _market: {},
-) -> Wire:
-    """One market of Bybit; `more` is what its instruments tell besides."""
-    return Wire(
-        name=name,
-        limits=(Limit(600, 5_000),),
-        markets=markets,
-        routes=(
-            Route("/v5/market/kline", span=_span(category, own_name), page=_page(category, own_name)),
-            Route("/v5/market/instruments-info", answer=_instruments(category, own_name, more)),
-            Route("/v5/market/time", answer=_time),
-        ),
-        refusal=_refusal,
-        error=_error,
-        # Going on brings ten minutes more.
-        punishment=Punishment(counts_refused=True, ban_after=1, ban_ms=BAN_MS, ban_ms_max=BAN_MS),
-    )

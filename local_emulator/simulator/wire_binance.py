@@ -1,12 +1,19 @@
-"""Binance spot, /api/v3; see binance_family.py."""
+"""Binance spot, /api/v3. Source: github.com/binance/binance-spot-api-docs."""
 
 from typing import Final
 
 from local_emulator.simulator.arrivals import Limit
-from local_emulator.simulator.binance_family import binance_wire
+from local_emulator.simulator.binance_family import Dialect, spot_symbol
 from local_emulator.simulator.market import markets_quoted_in
 from local_emulator.simulator.wire import Wire
 
-BINANCE: Final[Wire] = binance_wire(
-    "binance", "/api/v3", markets_quoted_in("USDT"), (Limit(6_000, 60_000),), klines_weight=2, info_weight=20
-)
+BINANCE: Final[Wire] = Dialect(
+    name="binance",
+    prefix="/api/v3",
+    limits=(Limit(6_000, 60_000),),
+    markets=markets_quoted_in("USDT"),
+    symbol=spot_symbol,
+    klines_weight=2,
+    symbols_weight=20,
+    takes_microseconds=True,
+).wire()

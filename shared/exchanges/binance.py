@@ -3,7 +3,7 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.binance_family import ERRORS, ROWS, TIMEFRAMES, USAGE_HEADERS, exchange_info, klines
+from shared.exchanges.binance_family import ERRORS, KLINES, MARKETS, ROWS, TIMEFRAMES, USAGE_HEADERS
 from shared.exchanges.spec import ExchangeSpec, Paging, SymbolForm
 
 SPEC: Final = ExchangeSpec(
@@ -15,13 +15,13 @@ SPEC: Final = ExchangeSpec(
     symbols_weight=20,
     ping_weight=1,
     usage_headers=USAGE_HEADERS,
-    timeframes={name: name for name in (*TIMEFRAMES, "3d")},
+    timeframes={**TIMEFRAMES, "3d": "3d"},
     symbol_form=SymbolForm("{base}{quote}"),
     paging=Paging.FORWARD,
-    candles=klines("/api/v3", 1_000),
+    candles=KLINES,
     rows=ROWS,
     errors=ERRORS,
-    markets=exchange_info("/api/v3"),
+    markets=MARKETS,
     ping_path="/api/v3/ping",
     quirks=(
         "Not served to the United States, nor from cloud regions there: it answers 451, and the job goes to error.",

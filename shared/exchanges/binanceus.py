@@ -1,31 +1,33 @@
-"""Binance US, as data. Source: github.com/binance-us/binance-us-api-docs, rest-api.md (2024-06)."""
+"""Binance US spot, as data. Source: github.com/binance-us/binance-us-api-docs, rest-api.md."""
 
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.binance_family import ERRORS, ROWS, TIMEFRAMES, USAGE_HEADERS, exchange_info, klines
+from shared.exchanges.binance_family import ERRORS, KLINES, MARKETS, ROWS, TIMEFRAMES, USAGE_HEADERS
 from shared.exchanges.spec import ExchangeSpec, Paging, SymbolForm
 
 SPEC: Final = ExchangeSpec(
     name="binanceus",
     docs_url="https://docs.binance.us/#get-candlestick-data",
     base_url="https://api.binance.us",
-    # Besides weight, bare requests are counted: 5,000 in five minutes, which this can come near to.
+    # The second is of requests, whatever their weight: counted as weight it holds all the more.
     windows=(RateWindow(1_200, 60_000), RateWindow(5_000, 300_000)),
     candles_weight=1,
     symbols_weight=10,
     ping_weight=1,
     usage_headers=USAGE_HEADERS,
+    # Left out: 3d, since nothing says on which days it opens here.
     timeframes=TIMEFRAMES,
     symbol_form=SymbolForm("{base}{quote}"),
     paging=Paging.FORWARD,
-    candles=klines("/api/v3", 1_000),
+    candles=KLINES,
     rows=ROWS,
     errors=ERRORS,
-    markets=exchange_info("/api/v3"),
+    markets=MARKETS,
     ping_path="/api/v3/ping",
     quirks=(
-        "A market of its own: other symbols, prices and volumes than Binance's.",
-        "Quiet: many pairs have minutes without trades.",
+        "An exchange of its own: other pairs, prices and volumes than at Binance, and far less trade.",
+        "Served to the United States; elsewhere it may answer 403 for the country, and the job goes to error.",
+        "Its limit is per address: other programs behind the same address are counted, and charged here too.",
     ),
 )

@@ -1,18 +1,27 @@
-"""Bybit spot, as data. Source: bybit-exchange/docs, v5; what it shares with the perpetuals is in bybit_family.py."""
+"""Bybit spot, as data. Source: bybit-exchange.github.io/docs/v5, Get Kline."""
 
 from typing import Final
 
-from shared.exchanges.bybit_family import bybit_spec
-from shared.exchanges.spec import SymbolForm
+from shared.exchanges.bybit_family import BASE_URL, ERRORS, PING_PATH, ROWS, TIMEFRAMES, WINDOWS, instruments, klines
+from shared.exchanges.spec import ExchangeSpec, Paging, SymbolForm
 
-SPEC: Final = bybit_spec(
-    "bybit",
-    "spot",
-    SymbolForm("{base}{quote}"),
-    only={},
-    settle_key="",
+SPEC: Final = ExchangeSpec(
+    name="bybit",
+    docs_url="https://bybit-exchange.github.io/docs/v5/market/kline",
+    base_url=BASE_URL,
+    windows=WINDOWS,
+    timeframes=TIMEFRAMES,
+    symbol_form=SymbolForm("{base}{quote}"),
+    # Which side of a range that is too wide comes, the documents do not say.
+    paging=Paging.WINDOW,
+    candles=klines("spot"),
+    rows=ROWS,
+    errors=ERRORS,
+    markets=instruments("spot"),
+    ping_path=PING_PATH,
     quirks=(
-        "Asking too fast brings a ban of ten minutes for the whole address, told by HTTP 403.",
-        "Not served to the United States, nor from cloud regions there.",
+        "Shares the limit of its address with bybitlinear, half each; who is too fast is shut out of both for 10 minutes.",
+        "Not served to the United States, nor from cloud regions there: it answers 403, and the job goes to error.",
+        "Weeks are not offered, since it is not documented on which day Bybit's open.",
     ),
 )

@@ -1,21 +1,28 @@
-"""Bybit's perpetuals that are settled in USDT or USDC, as data. Source: bybit-exchange/docs, v5; see bybit_family.py."""
+"""Bybit linear perpetuals, as data. Source: bybit-exchange.github.io/docs/v5, Get Kline; names as ccxt 4.5.90."""
 
 from typing import Final
 
-from shared.exchanges.bybit_family import bybit_spec
-from shared.exchanges.spec import SymbolForm
+from shared.exchanges.bybit_family import BASE_URL, ERRORS, PING_PATH, ROWS, TIMEFRAMES, WINDOWS, instruments, klines
+from shared.exchanges.spec import ExchangeSpec, Paging, SymbolForm
 
-SPEC: Final = bybit_spec(
-    "bybitlinear",
-    "linear",
-    SymbolForm(None, swap="{base}{quote}", swap_by_settle={"USDC": "{base}PERP"}),
-    # Dated contracts are in the same list.
-    only={"contractType": "LinearPerpetual"},
-    settle_key="settleCoin",
+SPEC: Final = ExchangeSpec(
+    name="bybitlinear",
+    docs_url="https://bybit-exchange.github.io/docs/v5/market/kline",
+    base_url=BASE_URL,
+    windows=WINDOWS,
+    timeframes=TIMEFRAMES,
+    symbol_form=SymbolForm(None, swap_by_settle={"USDT": "{base}{quote}", "USDC": "{base}PERP"}),
+    # Which side of a range that is too wide comes, the documents do not say.
+    paging=Paging.WINDOW,
+    candles=klines("linear"),
+    rows=ROWS,
+    errors=ERRORS,
+    markets=instruments("linear", contractType="LinearPerpetual"),
+    ping_path=PING_PATH,
     quirks=(
-        "Volumes are in the base currency, as on the spot market.",
-        "Dated contracts are left out.",
-        "Asking too fast brings a ban of ten minutes for the whole address, told by HTTP 403.",
-        "The limit counts together with Bybit's spot market: it is the address's.",
+        "Perpetuals settled in USDT and USDC; contracts with a delivery date, and inverse ones, are left out.",
+        "Weeks are not offered, since it is not documented on which day Bybit's open.",
+        "Shares the limit of its address with bybit, half each; who is too fast is shut out of both for 10 minutes.",
+        "Not served to the United States, nor from cloud regions there: it answers 403, and the job goes to error.",
     ),
 )

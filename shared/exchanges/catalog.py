@@ -14,15 +14,23 @@ EXCHANGES: Final[Mapping[str, str]] = MappingProxyType(
         "binanceus": "shared.exchanges.binanceus",
         "binanceusdm": "shared.exchanges.binanceusdm",
         "bitfinex": "shared.exchanges.bitfinex",
+        "bitget": "shared.exchanges.bitget",
+        "bitstamp": "shared.exchanges.bitstamp",
         "bybit": "shared.exchanges.bybit",
         "bybitlinear": "shared.exchanges.bybitlinear",
         "coinbase": "shared.exchanges.coinbase",
+        "cryptocom": "shared.exchanges.cryptocom",
         "deribit": "shared.exchanges.deribit",
         "gate": "shared.exchanges.gate",
+        "gemini": "shared.exchanges.gemini",
+        "htx": "shared.exchanges.htx",
         "hyperliquid": "shared.exchanges.hyperliquid",
         "kraken": "shared.exchanges.kraken",
         "kucoin": "shared.exchanges.kucoin",
+        "mexc": "shared.exchanges.mexc",
         "okx": "shared.exchanges.okx",
+        "poloniex": "shared.exchanges.poloniex",
+        "upbit": "shared.exchanges.upbit",
     }
 )
 

@@ -88,7 +88,7 @@ class ExchangeClient:
             "timeframe": self.spec.timeframes[timeframe],
             "start": request.time_form.write(grid.shift(first_ms, request.start_shift.candles) + request.start_shift.ms),
             "end": request.time_form.write(grid.shift(last_end_ms, request.end_shift.candles) + request.end_shift.ms),
-            "rows": min(request.limit_of(timeframe), grid.count(first_ms, span_end_ms)),
+            "rows": min(request.limit_of(timeframe), grid.count(first_ms, span_end_ms)) + request.spare_rows,
         }
         try:
             answer = self._transport.call(

@@ -34,7 +34,7 @@ SPEC: Final = ExchangeSpec(
     ping_weight=2,
     # Left out: 1w, which opens on Thursdays; 3d and 1M, since nothing says on which days they open.
     timeframes={name: name for name in ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "8h", "12h", "1d")},
-    symbol_form=SymbolForm(None, swap="{base}", aliases={f"K{coin}": f"k{coin}" for coin in THOUSANDS}),
+    symbol_form=SymbolForm(None, swap_by_settle={"USDC": "{base}"}, aliases={f"K{coin}": f"k{coin}" for coin in THOUSANDS}),
     paging=Paging.WINDOW,
     candles=CandlesRequest(
         method="POST",

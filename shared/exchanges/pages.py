@@ -73,8 +73,8 @@ def read_page(answer: Answer, spec: ExchangeSpec, request: CandlesRequest, asked
         if is_open.any():
             end_ms = min(end_ms, int(opens_ms[is_open].min()))
     candles = decode(rows, spec, grid, asked.start_ms, end_ms, opens_ms=opens_ms)
-    if not len(candles) and len(opens_ms):
-        _check_bounds(opens_ms, spec, request, asked)
+    if len(opens_ms):
+        _check_bounds(opens_ms, spec, request, asked, is_any_inside=len(candles) > 0)
     is_filled = spec.empty_intervals is EmptyIntervals.FILLED
     if is_filled and len(candles):
         _check_whole(candles, spec, grid)
@@ -106,21 +106,28 @@ def _check_whole(candles: CandleBatch, spec: ExchangeSpec, grid: Timeframe) -> N
         )
 
 
-def _check_bounds(opens_ms: IntArray, spec: ExchangeSpec, request: CandlesRequest, asked: AskedRange) -> None:
-    """No row lies in the range. One next to it is a bound taken otherwise; rows elsewhere answer another question (a cache).
+def _check_bounds(
+    opens_ms: IntArray, spec: ExchangeSpec, request: CandlesRequest, asked: AskedRange, *, is_any_inside: bool
+) -> None:
+    """That the rows answer what was asked for, and not another question (a cache, a parameter that was not read).
+
+    A row next to the range is a bound taken otherwise. Rows on both sides of a window's end are the newest there are: some may
+    lie in the range, but those before them are missing and would be taken for intervals without trades.
 
     Raises:
-        MalformedPage: that.
+        MalformedPage: they do not.
     """
     grid = asked.grid
     slack = request.limit_of(grid.name) if spec.paging is Paging.WINDOW else SNAP_ROWS
+    oldest_ms, newest_ms = int(opens_ms.min()), int(opens_ms.max())
     # Who is told an end only gives what is before it, however far back: a quiet market has nothing nearer.
-    is_before = request.sends("start") and int(opens_ms.max()) < grid.shift(asked.first_ms, -slack)
-    is_behind = request.sends("end") and int(opens_ms.min()) >= grid.close(grid.ceil(asked.end_ms))
+    is_before = request.sends("start") and newest_ms < grid.shift(asked.first_ms, -slack) and not is_any_inside
+    outermost_ms = newest_ms if spec.paging.is_by_window else oldest_ms
+    is_behind = request.sends("end") and outermost_ms >= grid.close(grid.ceil(asked.end_ms))
     if is_before or is_behind:
         raise MalformedPage(
-            f"{spec.name}: all {len(opens_ms)} rows lie outside of the range asked for ({asked.start_ms} to {asked.end_ms}), "
-            f"at {opens_ms.min()} to {opens_ms.max()}: the bounds were not honoured",
+            f"{spec.name}: of {len(opens_ms)} rows from {oldest_ms} to {newest_ms} some or all lie outside of the range asked "
+            f"for ({asked.start_ms} to {asked.end_ms}): the bounds were not honoured",
             exchange=spec.name,
         )
 

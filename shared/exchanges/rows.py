@@ -9,6 +9,7 @@ refused with the row's index, since a wrong candle is worse than none.
 
 import re
 import reprlib
+import struct
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ OPEN_MS_MAX: Final = 4_102_444_800_000
 # The most rows of one answer that are looked at; no venue sends more than 10,000.
 ROWS_MAX: Final = 20_000
 EXCERPT_CHARS: Final = 60
-NUMBER_LETTERS: Final = b"0123456789.+-eE"
+NOT_IN_NUMBERS: Final = "_ \t\n\r\v\f"
 ISO_LETTERS: Final = frozenset("0123456789-:T")
 ISO_CHARS: Final = 19
 # One after the other, each a number or the text of one.
@@ -295,7 +296,9 @@ def _parse_numbers(column: Sequence[Any], key: int | str, spec: ExchangeSpec, ke
     """Values as doubles. JSON numbers, or strings that hold nothing but a number."""
     try:
         if _is_plain("".join(column)):
-            return np.fromiter(_NUMBERS.validate_python(column), np.float64, len(column))
+            numbers = _NUMBERS.validate_python(column)
+            # Half the time of numpy's own way through an iterator.
+            return np.frombuffer(struct.pack(f"{len(numbers)}d", *numbers))
     except TypeError:
         # Not all of them are strings.
         if set(map(type, column)) <= {int, float}:
@@ -341,8 +344,8 @@ def _parse_float(value: Any) -> float:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether the text can hold numbers only in JSON's way: parsers also take `1_000`, blanks and other digits."""
-    return not text.encode("utf-8", "replace").translate(None, NUMBER_LETTERS)
+    """Whether a parser can find numbers in the text in JSON's way only: they also take `1_000`, blanks and other digits."""
+    return text.isascii() and not any(letter in text for letter in NOT_IN_NUMBERS)
 
 
 def _check_values(columns: list[FloatArray], spec: ExchangeSpec, kept: IntArray) -> None:

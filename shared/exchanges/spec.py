@@ -122,9 +122,11 @@ class SymbolForm:
     """How `BASE/QUOTE` is written. Templates know `{base}`, `{quote}` and `{settle}`.
 
     `spot_long` is used instead of `spot` when a side has more than three characters; `swap` for `BASE/QUOTE:SETTLE`, unless
-    `swap_by_settle` has another for that settlement currency or, under INVERSE, for contracts settled in their base. A form
-    that is None is not traded there. `aliases` maps the unified currency to the exchange's own; by the name of one of these
-    no other currency can be asked for, since the exchange would take it for that one.
+    `swap_by_settle` has another for that settlement currency or, under INVERSE, for contracts settled in their base. Where a
+    contract's name does not tell its settlement, it is the quote currency, or the quote of an inverse one is `inverse_quote`:
+    others would get the candles of a namesake and are unknown. A form that is None is not traded there. `aliases` maps the
+    unified currency to the exchange's own; by the name of one of these no other currency can be asked for, since the exchange
+    would take it for that one.
     """
 
     INVERSE: ClassVar[str] = "base"
@@ -133,6 +135,7 @@ class SymbolForm:
     spot_long: str | None = None
     swap: str | None = None
     swap_by_settle: Mapping[str, str] = field(default_factory=dict)
+    inverse_quote: str = "USD"
     aliases: Mapping[str, str] = field(default_factory=dict)
     is_lower_case: bool = False
 
@@ -162,8 +165,13 @@ class SymbolForm:
         return currency not in self.aliases and currency in self.aliases.values()
 
     def _swap_form(self, match: re.Match[str]) -> str | None:
-        settle = self.INVERSE if match["settle"] == match["base"] else match["settle"]
-        return self.swap_by_settle.get(settle, self.swap)
+        is_inverse = match["settle"] == match["base"]
+        template = self.swap_by_settle.get(self.INVERSE if is_inverse else match["settle"], self.swap)
+        if template is None or "{settle}" in template:
+            return template
+        if is_inverse:
+            return template if self.INVERSE in self.swap_by_settle and match["quote"] == self.inverse_quote else None
+        return template if match["settle"] == match["quote"] else None
 
     def unify(self, currency: str) -> str:
         """The unified name of the exchange's name of a currency."""
@@ -173,7 +181,11 @@ class SymbolForm:
 
 @dataclass(frozen=True, slots=True)
 class CandlesRequest:
-    """The request for one page. `page_limit` is the most rows one answer holds; `page_limits` where a timeframe has fewer."""
+    """The request for one page. `page_limit` is the most rows one answer holds; `page_limits` where a timeframe has fewer.
+
+    `spare_rows`: `{rows}` is so many more than the range has, and page limits so many fewer than the exchange's, where it is
+    not known whether a bound counts.
+    """
 
     path: str
     params: Mapping[str, Template]
@@ -182,6 +194,7 @@ class CandlesRequest:
     page_limits: Mapping[str, int] = field(default_factory=dict)
     start_shift: Shift = Shift()
     end_shift: Shift = Shift()
+    spare_rows: int = 0
     method: str = "GET"
 
     def limit_of(self, timeframe: str) -> int:
@@ -218,8 +231,9 @@ class RowForm:
 class ErrorRule:
     """What an answer means. All conditions given have to hold; `text` is looked for in code and message, ignoring case.
 
-    `body` is the whole body, where that is all an exchange says: then it is an error with status 200 too. `wait_ms` is how
-    long to stay away when throttled and no header says so.
+    `body` is the whole body, where that is all an exchange says: then it is an error with status 200 too. `page_text` is
+    looked for in a body that is no JSON, ignoring case: what stands in front of an exchange answers with a page. `wait_ms` is
+    how long to stay away when throttled and no header says so.
     """
 
     outcome: Outcome
@@ -227,6 +241,7 @@ class ErrorRule:
     codes: tuple[str, ...] = ()
     text: str = ""
     body: str = ""
+    page_text: str = ""
     wait_ms: int | None = None
 
 
@@ -234,11 +249,13 @@ class ErrorRule:
 class ErrorForm:
     """Where an answer carries its error, whatever its HTTP status, and what the errors mean: the first rule that fits.
 
-    A code in `ok_codes` is no error. Where no rule fits, client.py judges by the status.
+    A code in `ok_codes` is no error. `other_code_paths`: where else a code may stand, if some errors have another form.
+    Where no rule fits, client.py judges by the status.
     """
 
     rules: tuple[ErrorRule, ...]
     code_path: tuple[PathStep, ...] = ()
+    other_code_paths: tuple[tuple[PathStep, ...], ...] = ()
     message_path: tuple[PathStep, ...] = ()
     ok_codes: tuple[str, ...] = ()
 

@@ -26,6 +26,8 @@ CHUNK_BYTES: Final = 64 * 1024
 # A peer that sends a byte now and then keeps every single read below its time-out; the whole answer may take this long.
 READ_TIMEOUTS_TOTAL: Final = 2.0
 EXCERPT_BYTES: Final = 200
+# As much of an answer that is no JSON is searched for the words of a rule.
+PAGE_BYTES: Final = 8 * 1024
 
 BeforeSend = Callable[[], None] | None
 
@@ -138,14 +140,13 @@ class Transport:
                     f"{self.spec.name} {subject}: HTTP {status} without JSON ({exc}): {_excerpt(body)}", exchange=self.spec.name
                 ) from exc
             payload = None
-        code = find_in(payload, form.code_path) if form.code_path else None
-        if not isinstance(code, str | int) or str(code) in form.ok_codes:
-            code = None
+        code = _code_in(payload, form)
         if is_success and code is None and not _is_error_body(form, status, body):
             return Answer(payload, status, headers, latency_ms)
         message = find_in(payload, form.message_path) if form.message_path else None
-        words = ("" if code is None else str(code), "" if message is None else str(message))
-        rule = _first_rule(self.spec, status, *words, body)
+        words = (code or "", "" if message is None else str(message))
+        page = body[:PAGE_BYTES].decode("utf-8", "replace").lower() if payload is None else ""
+        rule = _first_rule(self.spec, status, *words, body, page)
         outcome = rule.outcome if rule is not None else _outcome_of(status, is_json=payload is not None)
         raise self._fault(outcome, rule, status, headers, f"{self.spec.name} {subject}: HTTP {status}: {_excerpt(body)}")
 
@@ -175,13 +176,19 @@ def _fill(template: Template, names: Mapping[str, int | str]) -> Any:
     return template.format(**names)
 
 
+def _code_in(payload: object, form: ErrorForm) -> str | None:
+    """The code of an error, None if there is none or it says that all is well."""
+    codes = (find_in(payload, path) for path in (form.code_path, *form.other_code_paths) if path)
+    return next((str(code) for code in codes if isinstance(code, str | int) and str(code) not in form.ok_codes), None)
+
+
 def _is_error_body(form: ErrorForm, status: int, body: bytes) -> bool:
     """Whether a body without a code is known as an error."""
     known = (rule for rule in form.rules if rule.body and (not rule.statuses or status in rule.statuses))
     return any(body.strip() == rule.body.encode() for rule in known)
 
 
-def _first_rule(spec: ExchangeSpec, status: int, code: str, message: str, body: bytes) -> ErrorRule | None:
+def _first_rule(spec: ExchangeSpec, status: int, code: str, message: str, body: bytes, page: str) -> ErrorRule | None:
     text = f"{code} {message}".lower()
     for rule in (*spec.errors.rules, *STATUS_RULES):
         if rule.statuses and status not in rule.statuses:
@@ -189,6 +196,8 @@ def _first_rule(spec: ExchangeSpec, status: int, code: str, message: str, body: 
         if rule.codes and code not in rule.codes:
             continue
         if rule.body and body.strip() != rule.body.encode():
+            continue
+        if rule.page_text.lower() not in page:
             continue
         if rule.text.lower() in text:
             return rule

@@ -16,7 +16,8 @@ class Case:
     `ccxt_id` and `ccxt_options` are the class and options that make ccxt read the same kind of market. `symbol` is traded
     all the time, `quiet` has intervals without trades, `unknown` does not exist. `errors` are answers as the exchange gives
     them, (status, JSON or text), and what they mean. `ccxt_timeframes_off` are those that ccxt reads otherwise, with the
-    reason. `hides_delisted`: its list of symbols names only what trades now.
+    reason. `ccxt_needs_end`: ccxt tells the exchange no end, and so gets the newest unless the caller names one.
+    `hides_delisted`: its list of symbols names only what trades now.
     """
 
     exchange: str
@@ -28,7 +29,28 @@ class Case:
     ccxt_options: Mapping[str, Any] = field(default_factory=dict)
     ccxt_has: Mapping[str, bool] = field(default_factory=dict)
     ccxt_timeframes_off: Mapping[str, str] = field(default_factory=dict)
+    ccxt_needs_end: bool = False
     hides_delisted: bool = False
+
+
+# What stands in front of an exchange that does not serve a country.
+CLOUDFRONT_COUNTRY = """<HTML><HEAD><TITLE>ERROR: The request could not be satisfied</TITLE></HEAD><BODY><H1>403 ERROR</H1>
+The Amazon CloudFront distribution is configured to block access from your country.
+We can't connect to the server for this app or website at this time.</BODY></HTML>"""
+
+BYBIT_ERRORS = (
+    (200, {"retCode": 10001, "retMsg": "Not supported symbols", "result": {}}, Rejected),
+    (200, {"retCode": 10001, "retMsg": "Invalid period!", "result": {}}, Rejected),
+    (200, {"retCode": 10024, "retMsg": "Compliance rules triggered", "result": {}}, Rejected),
+    (403, CLOUDFRONT_COUNTRY, Rejected),
+    (403, "access too frequent", Throttled),
+    (403, {"retCode": 10018, "retMsg": "Exceeded the IP Rate Limit.", "result": {}}, Throttled),
+    (200, {"retCode": 10006, "retMsg": "Too many visits!", "result": {}}, Throttled),
+    (429, "<html>Too Many Requests</html>", Throttled),
+    (200, {"retCode": 10016, "retMsg": "System error. Please try again later.", "result": {}}, Unavailable),
+    (200, {"retCode": 10000, "retMsg": "Server Timeout", "result": {}}, Unavailable),
+    (502, "<html>Bad gateway</html>", Unavailable),
+)
 
 
 def deribit_error(code: int, message: str, **data: str) -> dict[str, Any]:
@@ -58,15 +80,16 @@ CASES = {
         Case(
             "binanceus",
             "binanceus",
-            ccxt_options={"fetchMarkets": ["spot"]},
             errors=(
                 (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
-                (400, {"code": -1100, "msg": "Illegal characters found in parameter 'symbol'."}, Rejected),
-                (429, {"code": -1003, "msg": "Too many requests queued."}, Throttled),
-                (418, {"code": -1003, "msg": "IP banned until 1659146400000"}, Throttled),
+                (400, {"code": -1120, "msg": "Invalid interval."}, Rejected),
+                (403, CLOUDFRONT_COUNTRY, Rejected),
+                (429, {"code": -1003, "msg": "Too much request weight used."}, Throttled),
+                (418, {"code": -1003, "msg": "Way too much request weight used; IP banned."}, Throttled),
                 (403, "<html>Forbidden</html>", Throttled),
-                (500, {"code": -1001, "msg": "Internal error"}, Unavailable),
-                (503, {"code": -1016, "msg": "This service is no longer available."}, Unavailable),
+                (500, {"code": -1000, "msg": "An unknown error occurred while processing the request."}, Unavailable),
+                (400, {"code": -1016, "msg": "This service is no longer available."}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
             ),
         ),
         Case(
@@ -75,15 +98,19 @@ CASES = {
             symbol="BTC/USDT:USDT",
             quiet="ZEC/USDC:USDC",
             unknown="NOPE/USDT:USDT",
-            ccxt_options={"fetchMarkets": ["linear"]},
+            ccxt_has={"fetchCurrencies": False},
             errors=(
                 (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
                 (400, {"code": -1120, "msg": "Invalid interval."}, Rejected),
-                (429, {"code": -1003, "msg": "Too many requests."}, Throttled),
-                (418, {"code": -1003, "msg": "Way too many requests; IP banned until 1659146400000."}, Throttled),
+                (400, {"code": -1122, "msg": "Invalid symbol status."}, Rejected),
                 (451, {"code": 0, "msg": "Service unavailable from a restricted location"}, Rejected),
-                (503, {"code": -1008, "msg": "Server is currently overloaded."}, Unavailable),
-                (504, "<html>Gateway time-out</html>", Unavailable),
+                (429, {"code": -1003, "msg": "Too many requests; current limit is 2400 requests per minute."}, Throttled),
+                (418, {"code": -1003, "msg": "Way too many requests; IP banned until 1764072000000."}, Throttled),
+                (403, "<html>Forbidden</html>", Throttled),
+                (408, {"code": -1007, "msg": "Timeout waiting for response from backend server."}, Unavailable),
+                (503, {"code": -1008, "msg": "Request throttled by system-level protection."}, Unavailable),
+                (503, {"code": -1001, "msg": "Internal error; unable to process your request."}, Unavailable),
+                (400, {"code": -1004, "msg": "Server is busy, please wait and try again"}, Unavailable),
             ),
         ),
         Case(
@@ -108,39 +135,65 @@ CASES = {
             ),
         ),
         Case(
+            "bitget",
+            "bitget",
+            ccxt_options={"fetchMarkets": {"types": ["spot"]}},
+            ccxt_has={"fetchCurrencies": False},
+            ccxt_timeframes_off={"1M": "ccxt counts a month as thirty days, so its range holds fewer months"},
+            errors=(
+                (400, {"code": "40034", "msg": "Parameter NOPEUSDT does not exist", "data": None}, Rejected),
+                (400, {"code": "40017", "msg": "Parameter verification failed granularity", "data": None}, Rejected),
+                (200, {"code": "40019", "msg": "Parameter endTime cannot be empty", "data": None}, Rejected),
+                (429, {"code": "429", "msg": "Too Many Requests", "data": None}, Throttled),
+                (200, {"code": "429", "msg": "Too Many Requests", "data": None}, Throttled),
+                (400, {"code": 30014, "message": "request too frequent"}, Throttled),
+                (200, {"code": "40200", "msg": "Server upgrade, please try again later", "data": None}, Unavailable),
+                (400, {"code": "40015", "msg": "System is abnormal, please try again later", "data": None}, Unavailable),
+                (200, {"status": "fail", "err_code": "01001", "err_msg": "Please try again later"}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "bitstamp",
+            "bitstamp",
+            symbol="BTC/USD",
+            quiet="ZEC/USD",
+            unknown="NOPE/USD",
+            errors=(
+                (404, {"response_code": "404.003", "response_explanation": "Currency pair not found."}, Rejected),
+                (404, "<html>Page not found</html>", Rejected),
+                (
+                    400,
+                    {"code": "validation-error", "errors": [{"field": "step", "message": "Invalid.", "code": "invalid"}]},
+                    Rejected,
+                ),
+                (200, {"code": "validation-error", "errors": [{"field": "limit", "message": "Invalid."}]}, Rejected),
+                (400, {"status": "error", "reason": "Too fast.", "response_code": "400.002"}, Throttled),
+                (400, {"response_code": "400.067", "response_explanation": "Exceeded client rate limit."}, Throttled),
+                (429, "<html>Too Many Requests</html>", Throttled),
+                (200, {"error": "Bitstamp.net is under scheduled maintenance. We'll be back soon."}, Unavailable),
+                (500, {"response_code": "500.002", "response_explanation": "An internal service failed."}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
+            ),
+        ),
+        Case(
             "bybit",
             "bybit",
             ccxt_options={"fetchMarkets": {"types": ["spot"]}},
             ccxt_has={"fetchCurrencies": False},
             hides_delisted=True,
-            errors=(
-                (200, {"retCode": 10001, "retMsg": "Not supported symbols", "result": {}}, Rejected),
-                (200, {"retCode": 10001, "retMsg": "Invalid period!", "result": {}}, Rejected),
-                (200, {"retCode": 10006, "retMsg": "Too many visits!", "result": {}}, Throttled),
-                (403, "403, access too frequent", Throttled),
-                (200, {"retCode": 10016, "retMsg": "Server error.", "result": {}}, Unavailable),
-                (200, {"retCode": 10000, "retMsg": "Server Timeout", "result": {}}, Unavailable),
-                (503, "<html>busy</html>", Unavailable),
-            ),
+            errors=BYBIT_ERRORS,
         ),
         Case(
             "bybitlinear",
             "bybit",
-            symbol="BTC/USDT:USDT",
-            quiet="ZEC/USDC:USDC",
-            unknown="NOPE/USDT:USDT",
+            symbol="BTC/USDC:USDC",
+            quiet="ZEC/USDT:USDT",
+            unknown="NOPE/USDC:USDC",
             ccxt_options={"fetchMarkets": {"types": ["linear"]}, "defaultType": "swap"},
             ccxt_has={"fetchCurrencies": False},
             hides_delisted=True,
-            errors=(
-                (200, {"retCode": 10001, "retMsg": "params error: symbol invalid", "result": {}}, Rejected),
-                (200, {"retCode": 10001, "retMsg": "Invalid period!", "result": {}}, Rejected),
-                (200, {"retCode": 10006, "retMsg": "Too many visits!", "result": {}}, Throttled),
-                (403, "403, access too frequent", Throttled),
-                (403, {"retCode": 10024, "retMsg": "Service is not available in your country"}, Rejected),
-                (200, {"retCode": 10016, "retMsg": "Service is restarting.", "result": {}}, Unavailable),
-                (500, {"retCode": 10016, "retMsg": "Server error.", "result": {}}, Unavailable),
-            ),
+            errors=BYBIT_ERRORS,
         ),
         Case(
             "coinbase",
@@ -151,6 +204,26 @@ CASES = {
                 (429, {"message": "Public rate limit exceeded"}, Throttled),
                 (500, {"message": "Internal server error"}, Unavailable),
                 (503, "<html>busy</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "cryptocom",
+            "cryptocom",
+            hides_delisted=True,
+            errors=(
+                (400, {"code": 40004, "message": "Invalid instrument_name"}, Rejected),
+                (400, {"code": 40004, "message": "Missing instrument_name param"}, Rejected),
+                (400, {"code": 40003, "message": "INVALID_REQUEST"}, Rejected),
+                (200, {"id": -1, "method": "public/get-candlestick", "code": 40401, "message": "NOT_FOUND"}, Rejected),
+                (404, {"timestamp": "2026-09-22T21:43:19.938+00:00", "status": 404, "error": "Not Found"}, Rejected),
+                (429, {"code": 42901, "message": "TOO_MANY_REQUESTS"}, Throttled),
+                (200, {"code": "42901", "message": "TOO_MANY_REQUESTS"}, Throttled),
+                (429, "error code: 1015", Throttled),
+                (400, {"code": 50001, "message": "ERR_INTERNAL"}, Unavailable),
+                (408, {"code": 40801, "message": "REQUEST_TIMEOUT"}, Unavailable),
+                (200, {"code": 9010001, "message": "SYSTEM_MAINTENANCE"}, Unavailable),
+                (200, {"code": "10001", "msg": "SYS_ERROR"}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
             ),
         ),
         Case(
@@ -199,6 +272,47 @@ CASES = {
                 (200, {"label": "TOO_MANY_REQUESTS", "message": "Request Rate limit Exceeded"}, Throttled),
                 (500, {"label": "INTERNAL", "message": "Internal server error"}, Unavailable),
                 (400, {"label": "TOO_BUSY", "message": "System is busy"}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "gemini",
+            "gemini",
+            symbol="BTC/USD",
+            quiet="ZEC/USD",
+            unknown="NOPE/USD",
+            hides_delisted=True,
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (400, {"result": "error", "reason": "Bad Request", "message": "not a valid symbol"}, Rejected),
+                (404, {"result": "error", "reason": "EndpointNotFound", "message": "not found"}, Rejected),
+                (429, {"result": "error", "reason": "RateLimit", "message": "too frequently"}, Throttled),
+                (200, {"result": "error", "reason": "RateLimited", "message": "too many"}, Throttled),
+                (500, {"result": "error", "reason": "System", "message": "technical issues"}, Unavailable),
+                (503, {"result": "error", "reason": "Maintenance", "message": "down"}, Unavailable),
+                (502, "<html>bad gateway</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "htx",
+            "htx",
+            ccxt_options={"fetchMarkets": {"types": {"spot": True, "linear": False, "inverse": False}}},
+            ccxt_has={"fetchCurrencies": False},
+            errors=(
+                (200, {"status": "error", "err-code": "invalid-parameter", "err-msg": "invalid symbol"}, Rejected),
+                (200, {"status": "error", "err-code": "bad-request", "err-msg": "invalid period"}, Rejected),
+                (200, {"status": "error", "err-code": "base-symbol-error", "err-msg": "The symbol is invalid"}, Rejected),
+                (200, {"status": "error", "err-code": "bad-request", "err-msg": "429 too many request"}, Throttled),
+                (200, {"status": "error", "err-code": "invalid-parameter", "err-msg": "request limit"}, Throttled),
+                (200, {"code": 1006, "message": "exceededratelimit"}, Throttled),
+                (429, "<html>Too Many Requests</html>", Throttled),
+                (
+                    200,
+                    {"status": "error", "err-code": "system-maintenance", "err-msg": "System is in maintenance!"},
+                    Unavailable,
+                ),
+                (200, {"status": "error", "err-code": "gateway-internal-error", "err-msg": "Try again later."}, Unavailable),
+                (200, {"ts": 1, "status": "error", "err-code": "timeout", "err-msg": "Request Timeout"}, Unavailable),
                 (502, "<html>Bad gateway</html>", Unavailable),
             ),
         ),
@@ -256,6 +370,23 @@ CASES = {
             ),
         ),
         Case(
+            "mexc",
+            "mexc",
+            errors=(
+                (400, {"code": -1121, "msg": "Invalid symbol."}, Rejected),
+                (400, {"code": -1121, "msg": "Invalid interval."}, Rejected),
+                (200, {"code": 10007, "msg": "bad symbol"}, Rejected),
+                (200, {"code": -1128, "msg": "Combination of optional parameters invalid.", "_extend": None}, Rejected),
+                (429, {"code": 429, "msg": "Too Many Requests"}, Throttled),
+                (418, "<html>banned</html>", Throttled),
+                (200, {"code": 510, "msg": "Requests are too frequent, please try again later"}, Throttled),
+                (200, {"code": 500, "message": "Under maintenance, please try again later"}, Unavailable),
+                (400, {"code": 501, "msg": "System busy, try again later"}, Unavailable),
+                (200, {"code": 801, "msg": "System under maintenance"}, Unavailable),
+                (504, "<html>Gateway Time-out</html>", Unavailable),
+            ),
+        ),
+        Case(
             "okx",
             "okx",
             ccxt_options={"fetchMarkets": {"types": ["spot"]}},
@@ -268,6 +399,47 @@ CASES = {
                 (200, {"code": "50001", "msg": "Service temporarily unavailable", "data": []}, Unavailable),
                 (200, {"code": "50026", "msg": "System error", "data": []}, Unavailable),
                 (503, {"code": "50013", "msg": "Systems are busy.", "data": []}, Unavailable),
+            ),
+        ),
+        Case(
+            "poloniex",
+            "poloniex",
+            ccxt_has={"fetchCurrencies": False},
+            ccxt_needs_end=True,
+            errors=(
+                (400, {"code": 24101, "message": "Invalid symbol"}, Rejected),
+                (400, {"code": 24102, "message": "Invalid K-line type"}, Rejected),
+                (200, {"code": 601, "message": "Invalid Parameter"}, Rejected),
+                (404, {"code": 404, "message": "Not Found"}, Rejected),
+                (429, {"code": 429, "message": "Too many requests"}, Throttled),
+                (200, {"code": 429, "msg": "TOO_MANY_REQUEST"}, Throttled),
+                (403, "<html>Attention Required!</html>", Throttled),
+                (500, {"code": 500, "message": "Internal System Error"}, Unavailable),
+                (400, {"code": 603, "message": "Internal Request Timeout"}, Unavailable),
+                (400, {"code": 24201, "message": "Service busy. Try again later"}, Unavailable),
+                (200, {"code": 1002, "msg": "SYSTEM_MAINTENANCE"}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
+            ),
+        ),
+        Case(
+            "upbit",
+            "upbit",
+            symbol="BTC/KRW",
+            quiet="ZEC/KRW",
+            unknown="NOPE/KRW",
+            hides_delisted=True,
+            errors=(
+                (404, {"error": {"name": 404, "message": "Code not found"}}, Rejected),
+                (400, {"error": {"name": 400, "message": "Invalid parameter. Check the given value!"}}, Rejected),
+                (400, {"error": {"name": "validation_error", "message": "count does not have a valid value"}}, Rejected),
+                (429, {"error": {"name": "too_many_requests", "message": "Too many requests"}}, Throttled),
+                (200, {"error": {"name": 429, "message": "Too many requests"}}, Throttled),
+                (429, "Too Many Requests", Throttled),
+                (418, {"error": {"name": "too_many_requests", "message": "Blocked."}}, Throttled),
+                (418, "I'm a teapot", Throttled),
+                (500, {"error": {"name": "server_error", "message": "Server error"}}, Unavailable),
+                (200, {"error": {"name": "server_error", "message": "Server error"}}, Unavailable),
+                (502, "<html>Bad gateway</html>", Unavailable),
             ),
         ),
     )

@@ -234,6 +234,17 @@ def test_rows_far_after_the_range_mean_that_the_bounds_were_ignored(venue: Venue
         connect("coinbase").fetch_ohlcv("BTC/USD", "1m", START_MS, START_MS + DAY_MS)
 
 
+def test_the_newest_rows_are_no_window_though_some_lie_in_it(venue: Venue, connect: Connect) -> None:
+    """Those before them would pass for intervals without trades."""
+    venue.says(page_of("coinbase", minutes(200, 500)))
+    with pytest.raises(MalformedPage, match="bounds were not honoured"):
+        connect("coinbase").fetch_ohlcv("BTC/USD", "1m", START_MS, START_MS + DAY_MS)
+    # One behind the end is a bound that is inclusive.
+    venue.says(page_of("coinbase", minutes(0, 301)))
+    page = connect("coinbase").fetch_ohlcv("BTC/USD", "1m", START_MS, START_MS + DAY_MS)
+    assert page.candles.open_ms.tolist() == minutes(0, 300)
+
+
 def test_a_slow_a_cut_and_a_dead_connection_are_unavailable(venue: Venue, connect: Connect) -> None:
     venue.says([], delay_s=5.0)
     with pytest.raises(ExchangeUnavailable, match="no answer: ReadTimeout"):

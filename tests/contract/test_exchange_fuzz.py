@@ -15,7 +15,7 @@ from shared.domain.timeframes import MINUTE_MS, TIMEFRAMES
 from shared.errors import ExchangeError, MalformedPage
 from shared.exchanges.catalog import EXCHANGES, load_spec
 from shared.exchanges.pages import AskedRange, read_page
-from shared.exchanges.rows import find_in, find_rows
+from shared.exchanges.rows import decode_open_times, find_in, find_rows
 from shared.exchanges.spec import ExchangeSpec, RowKind, TimeForm
 from shared.exchanges.transport import Answer
 from tests.contract.bench import Bench
@@ -31,11 +31,14 @@ WORDS = ("nan", "", "inf", "-inf", "1e999", "one", "1_0", None, True, [], {}, -1
 
 
 @cache
-def whole(exchange: str) -> tuple[bytes, list[list[float]]]:
-    """The last half hour as the exchange sends it, and as it is."""
-    bench = Bench(exchange)
+def whole(exchange: str) -> tuple[bytes, list[list[float]], AskedRange]:
+    """The last half hour as the exchange sends it (and more, if it cannot be told), as it is, and all that it spans."""
+    bench, spec = Bench(exchange), load_spec(exchange)
     bench.client().fetch_ohlcv(CASES[exchange].symbol, "1m", START_MS, NOW_MS)
-    return bench.newest.body, truth(exchange, CASES[exchange].symbol, "1m", START_MS, END_MS)
+    body = bench.newest.body
+    start_ms = min(START_MS, int(decode_open_times(find_rows(json.loads(body), spec), spec, GRID).min()))
+    asked = AskedRange(GRID, start_ms, start_ms, END_MS)
+    return body, truth(exchange, CASES[exchange].symbol, "1m", start_ms, END_MS), asked
 
 
 def rows_in(payload: Any, spec: ExchangeSpec) -> list[Any]:
@@ -108,7 +111,7 @@ KINDS = ("unit", "off_grid", "negative", "crossed", "type", "shuffled", "doubled
 @given(kinds=st.sets(st.sampled_from(KINDS), min_size=1, max_size=3), seed=st.integers(0, 2**32))
 def test_a_damaged_page_is_refused_or_read_right(exchange: str, kinds: set[str], seed: int) -> None:
     spec, rng = load_spec(exchange), random.Random(seed)
-    body, expected = whole(exchange)
+    body, expected, asked = whole(exchange)
     payload = json.loads(body)
     rows = rows_in(payload, spec)
     for kind in sorted(kinds, key=KINDS.index):
@@ -116,7 +119,6 @@ def test_a_damaged_page_is_refused_or_read_right(exchange: str, kinds: set[str],
             damage(rows, spec, kind, rng)
     # As it would arrive: Python writes NaN and Infinity, which is no JSON, but some do send it.
     payload = json.loads(json.dumps(put_back(payload, rows, spec)))
-    asked = AskedRange(GRID, START_MS, START_MS, END_MS)
     try:
         page = read_page(Answer(payload, 200, {}, 1), spec, spec.candles, asked)
     except MalformedPage:
@@ -132,7 +134,7 @@ def test_a_damaged_page_is_refused_or_read_right(exchange: str, kinds: set[str],
 def test_damage_that_makes_a_candle_wrong_is_seen(exchange: str, kind: str) -> None:
     """So that the test above cannot pass by never damaging anything: most of these must be refused."""
     spec = load_spec(exchange)
-    body, expected = whole(exchange)
+    body, expected, asked = whole(exchange)
     if kind == "short" and spec.rows.kind is not RowKind.ARRAYS:
         return
     refused = 0
@@ -140,7 +142,6 @@ def test_damage_that_makes_a_candle_wrong_is_seen(exchange: str, kind: str) -> N
         payload = json.loads(body)
         rows = rows_in(payload, spec)
         damage(rows, spec, kind, random.Random(seed))
-        asked = AskedRange(GRID, START_MS, START_MS, END_MS)
         try:
             page = read_page(Answer(put_back(payload, rows, spec), 200, {}, 1), spec, spec.candles, asked)
         except ExchangeError:

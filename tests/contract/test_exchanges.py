@@ -1,5 +1,6 @@
 """The one contract of all exchanges: what a client promises holds for each, on the simulator with that exchange's manners."""
 
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -101,6 +102,28 @@ def test_a_start_before_the_history_is_told(exchange: str) -> None:
         assert before.history_start_ms is not None
         assert before.covered_end_ms == wall_ms - 50 * grid.step_ms
         assert not len(before.candles)
+
+
+@pytest.mark.parametrize("exchange", [exchange for exchange in ALL if load_spec(exchange).candles.spare_rows])
+def test_where_it_is_not_known_whether_a_bound_counts_a_row_more_is_asked_for(exchange: str) -> None:
+    request, bench = load_spec(exchange).candles, Bench(exchange)
+    page = bench.client().fetch_ohlcv(CASES[exchange].symbol, "1m", first_kept_ms(exchange, "1m", 50), NOW_MS, 40)
+    asked = next(int(bench.newest.query[key]) for key, template in request.params.items() if template == "{rows}")
+    assert asked == 40 + request.spare_rows == page.rows_count
+    assert len(page.candles) == 40
+
+
+@pytest.mark.parametrize("exchange", ALL)
+def test_no_other_symbol_is_asked_for_by_the_name_of_a_market(exchange: str) -> None:
+    markets, write = WIRES[exchange].markets, load_spec(exchange).symbol_form.write
+    owners = {write(market.symbol): market.symbol for market in markets}
+    assert len(owners) == len(markets)
+    assert None not in owners
+    quotes = {market.quote for market in markets} | {"USD", "USDC", "USDT"}
+    settles = ["", *(f":{currency}" for currency in sorted({market.base for market in markets} | quotes | {"EUR"}))]
+    for base, quote, settle in itertools.product({market.base for market in markets}, quotes, settles):
+        symbol = f"{base}/{quote}{settle}"
+        assert owners.get(write(symbol), symbol) == symbol
 
 
 @pytest.mark.parametrize("exchange", ALL)

@@ -5,7 +5,12 @@ from typing import Any
 import pytest
 import requests
 
+from local_emulator.simulator.arrivals import Limit, Verdict, Window
+from local_emulator.simulator.wire_upbit import UPBIT
+from local_emulator.simulator.wires import WIRES
 from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
+from shared.exchanges.catalog import load_spec
+from shared.exchanges.headers import read_usage
 from tests.contract.bench import Bench
 from tests.contract.frozen_market import NOW_MS
 
@@ -19,6 +24,47 @@ def ask(exchange: str, path: str, **query: Any) -> tuple[int, Any]:
     session.mount("https://", Bench(exchange))
     answer = session.get(f"https://exchange.example{path}", params={name.rstrip("_"): value for name, value in query.items()})
     return answer.status_code, answer.json()
+
+
+def usdm(**query: Any) -> tuple[int, Any]:
+    return ask("binanceusdm", "/fapi/v1/klines", **{"symbol": "BTCUSDT", "interval": "1m", **query})
+
+
+def test_binance_usdm_gives_up_to_1500_klines_and_weighs_them_by_the_limit() -> None:
+    assert len(usdm()[1]) == 500
+    assert len(usdm(limit=1_500)[1]) == 1_500
+    start_ms = MINUTE_S * 1_000 - 2_000 * MINUTE_MS
+    _, rows = usdm(startTime=start_ms, limit=99)
+    assert [row[0] for row in rows] == [start_ms + at * MINUTE_MS for at in range(99)]
+    route = next(route for route in WIRES["binanceusdm"].routes if route.query_weight is not None)
+    assert route.query_weight is not None
+    weights = {limit: route.query_weight({"limit": str(limit)}) for limit in (1, 99, 100, 499, 500, 1_000, 1_001)}
+    assert weights == {1: 1, 99: 1, 100: 2, 499: 2, 500: 5, 1_000: 5, 1_001: 10}
+    assert route.query_weight({}) == 5
+    spec = load_spec("binanceusdm")
+    assert all(spec.weight_of(rows) == route.query_weight({"limit": str(rows)}) for rows in range(1, spec.page_limit + 1))
+
+
+def test_binance_usdm_lists_contracts_with_a_date_and_those_that_are_settled() -> None:
+    _, info = ask("binanceusdm", "/fapi/v1/exchangeInfo")
+    assert {row["contractType"] for row in info["symbols"]} == {"PERPETUAL", "CURRENT_QUARTER"}
+    assert {row["status"] for row in info["symbols"] if row["baseAsset"] == "OMG"} == {"SETTLING"}
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [({"symbol": "NOPEUSDT"}, -1121), ({"interval": "7m"}, -1120), ({"limit": 0}, -1130), ({"startTime": "soon"}, -1100)],
+)
+def test_binance_usdm_refuses_with_a_code(query: dict[str, Any], code: int) -> None:
+    status, answer = usdm(**query)
+    assert (status, answer["code"]) == (400, code)
+
+
+def test_binance_us_reads_milliseconds_only() -> None:
+    path, asked = "/api/v3/klines", {"symbol": "BTCUSD", "interval": "1m", "limit": 2}
+    assert len(ask("binanceus", path, **asked, startTime=MINUTE_S * 1_000 - MINUTE_MS)[1]) == 2
+    assert ask("binanceus", path, **asked, startTime=(MINUTE_S * 1_000 - MINUTE_MS) * 1_000) == (200, [])
+    assert len(ask("binance", path, **{**asked, "symbol": "BTCUSDT"}, startTime=(MINUTE_S - 60) * 1_000_000)[1]) == 2
 
 
 def bitfinex(candle: str = "1h:tBTCUSD", **query: Any) -> tuple[int, Any]:
@@ -53,6 +99,58 @@ def test_bitfinex_has_no_candles_of_what_does_not_exist_and_lists_only_what_trad
     _, (pairs,) = ask("bitfinex", "/v2/conf/pub:list:pair:exchange")
     assert {"BTCUSD", "BTCUST", "DOGE:USD", "ETHBTC"} <= set(pairs)
     assert "OMGUSD" not in pairs
+
+
+def bybit(exchange: str = "bybit", path: str = "kline", **query: Any) -> tuple[int, Any]:
+    category = "spot" if exchange == "bybit" else "linear"
+    asked = {"category": category, "symbol": "BTCUSDT", "interval": "1"} if path == "kline" else {"category": category}
+    return ask(exchange, f"/v5/market/{path}", **{**asked, **query})
+
+
+@pytest.mark.parametrize("exchange", ["bybit", "bybitlinear"])
+def test_bybit_begins_with_the_candle_that_holds_the_start_and_keeps_the_newest_before_an_end(exchange: str) -> None:
+    now_ms = MINUTE_S * 1_000
+
+    def opens(**query: Any) -> list[int]:
+        return [int(row[0]) for row in bybit(exchange, **query)[1]["result"]["list"]]
+
+    assert opens() == [now_ms - back * MINUTE_MS for back in range(200)]
+    start_ms = now_ms - 3_000 * MINUTE_MS
+    assert opens(start=start_ms + 1, limit=2) == [start_ms + MINUTE_MS, start_ms]
+    assert opens(start=start_ms + 1, end=start_ms + 2 * MINUTE_MS) == [start_ms + at * MINUTE_MS for at in (2, 1, 0)]
+    newest = opens(start=start_ms, end=now_ms, limit=1_001)
+    assert (len(newest), newest[0]) == (1_000, now_ms)
+
+
+@pytest.mark.parametrize("query", [{"symbol": "NOPEUSDT"}, {"interval": "1m"}, {"interval": "W"}, {"category": "inverse"}])
+def test_bybit_refuses_inside_http_200(query: dict[str, Any]) -> None:
+    status, answer = bybit(**query)
+    assert (status, answer["retCode"]) == (200, 10001)
+
+
+def test_bybit_takes_linear_when_no_category_is_named_and_names_contracts_by_what_settles_them() -> None:
+    assert ask("bybit", "/v5/market/kline", symbol="BTCUSDT", interval="1")[1]["retCode"] == 10001
+    _, answer = ask("bybitlinear", "/v5/market/kline", symbol="BTCPERP", interval="1", limit=1)
+    assert answer["result"]["symbol"] == "BTCPERP"
+
+
+def test_bybit_lists_what_trades_in_pages() -> None:
+    listed: list[dict[str, Any]] = []
+    cursor = "0"
+    while cursor:
+        result = bybit("bybitlinear", "instruments-info", limit=10, cursor=cursor)[1]["result"]
+        listed, cursor = listed + result["list"], result["nextPageCursor"]
+    assert {row["status"] for row in listed} == {"Trading"}
+    assert {"BTCUSDT", "BTCPERP", "BTC-25DEC26"} <= {row["symbol"] for row in listed}
+    assert "OMGUSDT" not in {row["symbol"] for row in listed}
+    assert bybit("bybitlinear", "instruments-info", status="PreLaunch")[1]["result"]["list"] == []
+
+
+def test_bybit_shuts_an_address_out_for_ten_minutes() -> None:
+    wire = WIRES["bybit"]
+    refused = wire.refusal(Verdict("banned", 600_000), NOW_MS)
+    assert (refused.status, refused.body, dict(refused.headers)) == (403, b"access too frequent", {})
+    assert (wire.punishment.bans_at_once, wire.punishment.ban_ms) == (True, 600_000)
 
 
 def gate(**query: Any) -> tuple[int, Any]:
@@ -112,3 +210,226 @@ def test_prices_and_volumes_stand_in_each_ones_own_columns() -> None:
     assert float(rows[0][1]) == pytest.approx(float(rows[0][6]) * float(rows[0][2]), rel=0.05)
     _, answer = kucoin(startAt=MINUTE_S - MINUTE_MS // 1_000, endAt=MINUTE_S)
     assert float(answer["data"][0][4]) == min(map(float, answer["data"][0][1:5]))
+
+
+def bitstamp(pair: str = "btcusd", **query: Any) -> tuple[int, Any]:
+    return ask("bitstamp", f"/api/v2/ohlc/{pair}/", **{"step": 60, "limit": 10, **query})
+
+
+def bitstamp_opens(**query: Any) -> list[int]:
+    return [int(row["timestamp"]) for row in bitstamp(**query)[1]["data"]["ohlc"]]
+
+
+def test_bitstamp_keeps_the_newest_between_its_bounds_and_goes_forward_from_a_start() -> None:
+    start_s = MINUTE_S - 100 * 60
+    assert bitstamp_opens(start=start_s, end=start_s + 600) == [start_s + at * 60 for at in range(1, 11)]
+    assert bitstamp_opens(start=start_s + 59, limit=2) == [start_s, start_s + 60]
+    assert bitstamp_opens(end=start_s, limit=2) == [start_s - 60, start_s]
+    assert bitstamp_opens(limit=1) == [MINUTE_S]
+    assert bitstamp_opens(limit=1, exclude_current_candle="true") == [MINUTE_S - 60]
+
+
+@pytest.mark.parametrize(("query", "field"), [({"limit": ""}, "limit"), ({"limit": 1_001}, "limit"), ({"step": 61}, "step")])
+def test_bitstamp_names_the_field_that_it_refuses(query: dict[str, Any], field: str) -> None:
+    status, answer = bitstamp(**query)
+    assert (status, answer["code"], answer["errors"][0]["field"]) == (400, "validation-error", field)
+    assert bitstamp("nopeusd")[0] == 404
+
+
+def mexc(**query: Any) -> tuple[int, Any]:
+    return ask("mexc", "/api/v3/klines", **{"symbol": "BTCUSDT", "interval": "60m", **query})
+
+
+def test_mexc_gives_500_at_most_and_takes_one_bound_for_none() -> None:
+    hour_ms = HOUR_S * 1_000
+    start_ms = hour_ms - 900 * HOUR_MS
+    assert [row[0] for row in mexc(startTime=start_ms, limit=1)[1]] == [hour_ms]
+    _, rows = mexc(startTime=start_ms, endTime=hour_ms, limit=1_000)
+    assert [row[0] for row in rows] == [start_ms + at * HOUR_MS for at in range(500)]
+    assert len(mexc()[1]) == 500
+    _, rows = mexc(startTime=start_ms, endTime=start_ms + HOUR_MS)
+    assert [(row[0], row[6]) for row in rows] == [(start_ms, start_ms + HOUR_MS)]
+
+
+@pytest.mark.parametrize(("query", "code"), [({"symbol": "NOPE"}, -1121), ({"interval": "1w"}, -1121), ({"limit": 0}, 700013)])
+def test_mexc_refuses_with_a_number(query: dict[str, Any], code: int) -> None:
+    status, answer = mexc(**query)
+    assert (status, answer["code"]) == (400, code)
+
+
+def htx(path: str = "candles", **query: Any) -> list[dict[str, Any]]:
+    status, answer = ask("htx", f"/market/history/{path}", **{"symbol": "btcusdt", "period": "1min", **query})
+    assert (status, answer["status"]) == (200, "ok")
+    rows: list[dict[str, Any]] = answer["data"]
+    return rows
+
+
+def test_htx_goes_forward_from_a_start_and_gives_the_newest_first() -> None:
+    start_s = MINUTE_S - 5_000 * 60
+    assert [row["id"] for row in htx(from_=start_s, size=3)] == [start_s + 120, start_s + 60, start_s]
+    assert [row["id"] for row in htx(from_=start_s, to=start_s + 60, size=9)] == [start_s + 60, start_s]
+    assert len(htx()) == 150
+    assert htx(from_=start_s, size=1_001) == []
+
+
+def test_htx_looks_at_no_bound_for_kline() -> None:
+    rows = htx("kline", from_=MINUTE_S - 5_000 * 60, size=2_000)
+    assert [rows[0]["id"], rows[-1]["id"]] == [MINUTE_S, MINUTE_S - 1_999 * 60]
+    assert rows[5]["vol"] == pytest.approx(rows[5]["amount"] * rows[5]["close"], rel=0.05)
+
+
+@pytest.mark.parametrize("query", [{"symbol": "nopeusdt"}, {"period": "1day"}, {"size": "x"}, {"size": 2_001}])
+def test_htx_refuses_inside_http_200(query: dict[str, Any]) -> None:
+    status, answer = ask("htx", "/market/history/kline", **{"symbol": "btcusdt", "period": "1min", **query})
+    assert (status, answer["status"], answer["err-code"]) == (200, "error", "invalid-parameter")
+
+
+def bitget(path: str = "candles", **query: Any) -> tuple[int, Any]:
+    return ask("bitget", f"/api/v2/spot/market/{path}", **{"symbol": "BTCUSDT", "granularity": "1h", **query})
+
+
+def bitget_opens(path: str = "candles", **query: Any) -> list[int]:
+    return [int(row[0]) for row in bitget(path, **query)[1]["data"]]
+
+
+def test_bitget_counts_back_from_an_exclusive_end_whatever_the_start() -> None:
+    hour_ms = HOUR_S * 1_000
+    wanted = [hour_ms - back * HOUR_MS for back in (3, 2, 1)]
+    for path in ("candles", "history-candles"):
+        assert bitget_opens(path, endTime=hour_ms, limit=3) == wanted
+        assert bitget_opens(path, endTime=hour_ms, limit=3, startTime=hour_ms - HOUR_MS) == wanted
+    assert len(bitget_opens()) == 100
+    assert len(bitget_opens(limit=1_000, granularity="1Dutc")) == 300
+
+
+def test_bitget_has_nothing_recent_where_its_archive_goes_on() -> None:
+    end_ms = HOUR_S * 1_000 - 61 * DAY_MS
+    assert bitget_opens(endTime=end_ms) == []
+    assert len(bitget_opens("history-candles", endTime=end_ms, limit=200)) == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "code"),
+    [
+        ("candles", {"symbol": "NOPEUSDT"}, "40034"),
+        ("candles", {"granularity": "1day"}, "40017"),
+        ("candles", {"limit": 1_001}, "40017"),
+        ("history-candles", {"endTime": NOW_MS, "limit": 201}, "40017"),
+        ("history-candles", {}, "40019"),
+    ],
+)
+def test_bitget_refuses_with_a_code(path: str, query: dict[str, Any], code: str) -> None:
+    status, answer = bitget(path, **query)
+    assert (status, answer["code"]) == (400, code)
+
+
+def cryptocom(**query: Any) -> tuple[int, Any]:
+    return ask("cryptocom", "/exchange/v1/public/get-candlestick", **{"instrument_name": "BTC_USD", "timeframe": "1h", **query})
+
+
+def test_cryptocom_gives_the_newest_between_its_bounds() -> None:
+    hours_ms = [HOUR_S * 1_000 - back * HOUR_MS for back in range(300)][::-1]
+    assert [row["t"] for row in cryptocom()[1]["result"]["data"]] == hours_ms[-25:]
+    assert [row["t"] for row in cryptocom(count=1_000)[1]["result"]["data"]] == hours_ms
+    answer = cryptocom(start_ts=hours_ms[0], end_ts=hours_ms[-1], count=3)[1]
+    assert [row["t"] for row in answer["result"]["data"]] == hours_ms[-4:-1]
+    assert cryptocom(timeframe="H1")[1]["result"]["interval"] == "H1"
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ({"instrument_name": "NOPE_USD"}, "Invalid instrument_name"),
+        ({"instrument_name": ""}, "Missing instrument_name param"),
+        ({"timeframe": "8h"}, "Invalid timeframe"),
+        ({"count": 0}, "Invalid count"),
+    ],
+)
+def test_cryptocom_refuses_with_a_code(query: dict[str, Any], message: str) -> None:
+    assert cryptocom(**query) == (400, {"code": 40004, "message": message})
+
+
+def test_cryptocom_lists_contracts_among_what_trades() -> None:
+    _, answer = ask("cryptocom", "/exchange/v1/public/get-instruments")
+    kinds = {row["symbol"]: row["inst_type"] for row in answer["result"]["data"]}
+    assert kinds["BTCUSD-PERP"] == "PERPETUAL_SWAP"
+    assert kinds["BTC_USDT"] == "CCY_PAIR"
+    assert "OMG_USD" not in kinds
+
+
+def poloniex(symbol: str = "BTC_USDT", **query: Any) -> tuple[int, Any]:
+    return ask("poloniex", f"/markets/{symbol}/candles", **{"interval": "MINUTE_1", **query})
+
+
+def test_poloniex_gives_the_newest_after_its_start() -> None:
+    minutes_ms = [(MINUTE_S - 60 * back) * 1_000 for back in range(100)][::-1]
+    assert [row[12] for row in poloniex()[1]] == minutes_ms
+    assert [row[12] for row in poloniex(startTime=minutes_ms[0], limit=2)[1]] == minutes_ms[-2:]
+    (row,) = poloniex(startTime=minutes_ms[0], endTime=minutes_ms[0] + 1)[1]
+    assert row[11:] == ["MINUTE_1", minutes_ms[0], minutes_ms[1] - 1]
+    assert (float(row[0]), float(row[1])) == (min(map(float, row[:4])), max(map(float, row[:4])))
+    assert float(row[4]) == pytest.approx(float(row[5]) * float(row[3]), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "query", "code"),
+    [
+        ("NOPE_USDT", {}, 24101),
+        ("BTC_USDT", {"interval": "MINUTE_3"}, 24102),
+        ("BTC_USDT", {"endTime": "now"}, 24103),
+        ("BTC_USDT", {"limit": 501}, 24104),
+        ("BTC_USDT", {"startTime": "then"}, 24105),
+    ],
+)
+def test_poloniex_refuses_with_a_number_for_each_parameter(symbol: str, query: dict[str, Any], code: int) -> None:
+    status, answer = poloniex(symbol, **query)
+    assert (status, answer["code"]) == (400, code)
+
+
+def upbit(path: str = "minutes/1", **query: Any) -> tuple[int, Any]:
+    return ask("upbit", f"/v1/candles/{path}", **{"market": "KRW-BTC", **query})
+
+
+def test_upbit_gives_the_newest_before_its_end_and_opens_weeks_on_monday() -> None:
+    assert [row["candle_date_time_utc"] for row in upbit()[1]] == ["2026-11-11T11:11:00"]
+    # A minute's name in Korea's time, the end not among the rows.
+    rows = upbit(to="2026-11-11T20:11:00+09:00", count=2)[1]
+    assert [row["candle_date_time_utc"] for row in rows] == ["2026-11-11T11:10:00", "2026-11-11T11:09:00"]
+    assert len(upbit(count=500)[1]) == 200
+    (week,) = upbit("weeks")[1]
+    assert (week["candle_date_time_kst"], week["first_day_of_period"]) == ("2026-11-09T09:00:00", "2026-11-09")
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "status"),
+    [
+        ("minutes/1", {"market": "BTC-KRW"}, 404),
+        ("minutes/2", {}, 400),
+        ("fortnights", {}, 404),
+        ("days", {"to": "yesterday"}, 400),
+        ("days", {"market": ""}, 400),
+        ("days", {"count": 0}, 400),
+    ],
+)
+def test_upbit_refuses_with_a_name(path: str, query: dict[str, Any], status: int) -> None:
+    told, answer = upbit(path, **query)
+    assert told == status
+    assert answer["error"]["name"] == status
+
+
+def test_upbit_tells_what_remains_of_the_second_and_how_long_a_ban_lasts() -> None:
+    window = Window(Limit(10, 1_000))
+    for at_ms in (0, 100, 200):
+        window.add(at_ms * 1_000_000, 1)
+    assert read_usage(UPBIT.usage_headers(window), load_spec("upbit")) == ((1_000, 3),)
+    # Symbols and tickers have a limit of their own.
+    assert read_usage({"Remaining-Req": "group=market; min=600; sec=1"}, load_spec("upbit")) == ()
+    banned = UPBIT.refusal(Verdict("banned", 60_001), NOW_MS)
+    assert banned.status == 418
+    assert b"61 seconds" in banned.body
+
+
+def test_nobody_gets_one_coin_by_the_name_of_another() -> None:
+    assert load_spec("upbit").symbol_form.write("TON/KRW") is None
+    assert load_spec("poloniex").symbol_form.write("HOT/USDT") is None
+    assert load_spec("poloniex").symbol_form.write("Hotcoin/USDT") == "HOT_USDT"
