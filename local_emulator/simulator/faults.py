@@ -11,7 +11,9 @@ from local_emulator.simulator.wire import Span
 FAULTS_MAX: Final = 200
 EVERY_EXCHANGE: Final = "*"
 # Kinds that change the rows of a page, and so can come together. Of the others one request meets one at most.
-ROW_KINDS: Final = frozenset({"cut_rows", "shuffle", "double", "conflict", "nan", "wrong_unit", "off_grid", "late", "revise"})
+ROW_KINDS: Final = frozenset(
+    {"cut_rows", "gap", "shuffle", "double", "conflict", "nan", "wrong_unit", "off_grid", "late", "revise"}
+)
 
 
 class Fault(BaseModel):
@@ -24,6 +26,7 @@ class Fault(BaseModel):
     drip        the body comes in small pieces over `delay_ms`
     drop        the connection closes without an answer
     cut_rows    valid JSON, the last `rows` rows are missing
+    gap         valid JSON, the row in the middle is missing
     shuffle     rows in another order
     double      `rows` rows come twice
     conflict    `rows` rows come twice, the second time with other values
@@ -39,7 +42,7 @@ class Fault(BaseModel):
     exchange: str = EVERY_EXCHANGE
     kind: Literal[
         "status", "not_json", "cut", "slow", "drip", "drop",
-        "cut_rows", "shuffle", "double", "conflict", "nan", "wrong_unit", "off_grid", "late", "revise",
+        "cut_rows", "gap", "shuffle", "double", "conflict", "nan", "wrong_unit", "off_grid", "late", "revise",
     ]  # fmt: skip
     count: int | None = Field(default=None, ge=1, description="so many requests")
     rate: float | None = Field(default=None, gt=0, le=1, description="this share of the requests")

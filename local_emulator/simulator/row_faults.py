@@ -34,6 +34,10 @@ def _cut_rows(page: Page, fault: Fault) -> Rows:
     return page.rows.at(slice(0, max(0, len(page.rows) - fault.rows)))
 
 
+def _gap(page: Page, _fault: Fault) -> Rows:
+    return page.rows.at(np.delete(np.arange(len(page.rows)), len(page.rows) // 2))
+
+
 def _shuffle(page: Page, _fault: Fault) -> Rows:
     places = list(range(len(page.rows)))
     page.random.shuffle(places)
@@ -103,6 +107,7 @@ def _replaced(rows: Rows, **columns: object) -> Rows:
 
 SPOILERS: Final[dict[str, Callable[[Page, Fault], Rows]]] = {
     "cut_rows": _cut_rows,
+    "gap": _gap,
     "shuffle": _shuffle,
     "double": _double,
     "conflict": _conflict,

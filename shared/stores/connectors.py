@@ -76,6 +76,10 @@ class ConnectorStore:
         """Connectors in order of id, those after `after_id`."""
         return list(self._collection.find({"_id": {"$gt": after_id}}, _INTERNAL).sort("_id", ASCENDING).limit(limit))
 
+    def list_ids(self, exchange: str, session: ClientSession) -> list[str]:
+        """The ids of an exchange's connectors."""
+        return [document["_id"] for document in self._collection.find({"exchange": exchange}, {"_id": 1}, session=session)]
+
     def list_runnable(self) -> list[Document]:
         """All active connectors, with what a tick needs to know of their limits."""
         fields = {
@@ -139,9 +143,17 @@ class ConnectorStore:
 
 
 def _held_until_ms(document: Document) -> int:
-    """The last moment at which anything in its limiter still counts; 0 if nothing has been sent lately."""
+    """The last moment at which anything in its limiter still counts; 0 if nothing has been sent lately.
+
+    In windows that were taken away too: the connector made again may have them.
+    """
     blocked_until = document.get("blocked_until")
     leaves_ms = [at_ms + booked.window.period_ms for booked in booked_windows(document) for at_ms, _ in booked.entries]
+    limiter = document.get("limiter", {})
+    unsettled = limiter.get("unsettled", ())
+    leaves_ms += [
+        int(entry["t"]) + int(log["period_ms"]) for log in limiter.get("logs", ()) for entry in (*log["entries"], *unsettled)
+    ]
     return max([0 if blocked_until is None else to_ms(blocked_until), *leaves_ms])
 
 

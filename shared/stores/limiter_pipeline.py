@@ -2,11 +2,10 @@
 
 State, `connectors.limiter`: `clock_ms` (never goes back), `last_at_ms` (of the newest booking), `logs` (one per window, and
 one per window that was taken away less than its period ago: {period_ms, entries: [{t, w}], kept_until_ms}, t = last moment
-of arrival, ascending, one entry a grain), `unsettled` (grants of which it
-is not known yet what became of them: {reservation_id, t, w}, counted in every window as if used at t) and `last` (the answer
-to the newest call). The stages work on `scratch.windows`: {limit, period_ms, entries, booked}, `booked` being the entries and
-what is unsettled, ascending. A window that was taken away has no limit but goes on being written, so that it is whole if
-it comes back.
+of arrival, ascending, one entry a grain), `unsettled` (grants of which it is not known yet what became of them:
+{reservation_id, t, w}, counted in every window as if used at t) and `last` (the answer to the newest call). The stages work
+on `scratch.windows`: {limit, period_ms, entries, booked}, `booked` being the entries and what is unsettled, ascending. A
+window that was taken away has no limit but goes on being written, so that it is whole if it comes back.
 """
 
 from collections.abc import Sequence
@@ -313,10 +312,10 @@ def _closing_stages(charge_ms: int) -> list[Document]:
             "input": "$scratch.windows",
             "as": "window",
             "in": {
-                "$mergeObjects": [
-                    {"period_ms": "$$window.period_ms", "entries": "$$window.entries"},
-                    {"$cond": [{"$eq": ["$$window.limit", NO_LIMIT]}, {"kept_until_ms": "$$window.kept_until_ms"}, {}]},
-                ]
+                "period_ms": "$$window.period_ms",
+                "entries": "$$window.entries",
+                # Left out where it is missing: of a window that is configured.
+                "kept_until_ms": "$$window.kept_until_ms",
             },
         }
     }

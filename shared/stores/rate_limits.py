@@ -148,8 +148,10 @@ class RateLimitStore:
         with self._lock:
             notes = self._notes_of(connector_id)
             notes.blocked_monotonic = now
-            longest = max(now + wait_ms / 1000, notes.unsaved.until_monotonic if notes.unsaved else now)
-            notes.unsaved = block = _Block(longest, reason)
+            if notes.unsaved is not None:
+                # A longer one that the database has not heard of is not forgotten for a shorter one that it hears of.
+                wait_ms = max(wait_ms, math.ceil((notes.unsaved.until_monotonic - now) * 1000))
+            notes.unsaved = block = _Block(now + wait_ms / 1000, reason)
         until_ms = self._write_block(connector_id, wait_ms, reason)
         self._note_saved(connector_id, block)
         return until_ms

@@ -85,6 +85,7 @@ class PageFetcher:
     _page_ms: float = PAGE_MS_GUESS
     _exchange_behind_ms: int = 0
     _sent_ms: int = 0
+    _is_sent: bool = False
 
     def __post_init__(self) -> None:
         self._cursor_ms = self.job.cursor_ms
@@ -143,7 +144,7 @@ class PageFetcher:
 
     def _is_doubtful(self, window: Window, fetched: FetchedPage, now_ms: int) -> bool:
         """Whether the cursor would pass many intervals at the word of one answer that was sent and holds nothing."""
-        if len(fetched.candles) or fetched.exchange_now_ms is None:
+        if len(fetched.candles) or not self._is_sent:
             return False
         timeframe = self.job.timeframe
         settled_end_ms = timeframe.closed_end(max(0, now_ms - self.connector.publish_grace_ms))
@@ -177,10 +178,10 @@ class PageFetcher:
         """One request. Its weight is acquired when the connection is up: a handshake may outlast a grant."""
         began = time.monotonic()
         timeframe = self.job.timeframe
-        is_sent = False
+        self._is_sent = False
 
         def before_send() -> None:
-            nonlocal began, is_sent
+            nonlocal began
             weight = self.client.weight(timeframe.name, timeframe.count(window.start_ms, window.end_ms))
             self.grants.acquire(weight, weight * self._pages_in_time(window))
             self.totals.wait_ms = self.grants.waited_ms
@@ -188,12 +189,12 @@ class PageFetcher:
             self._sent_ms = self.clock.now_ms()
             self.totals.requests += 1
             self.totals.weight += weight
-            is_sent = True
+            self._is_sent = True
 
         fetched = self.client.fetch_ohlcv(
             self.job.symbol, self.job.timeframe.name, window.start_ms, window.end_ms, before_send=before_send
         )
-        if is_sent:
+        if self._is_sent:
             self.grants.note_answer()
         self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * 1000
         return fetched

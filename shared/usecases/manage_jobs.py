@@ -153,8 +153,9 @@ class JobManager:
 
         def retire(session: ClientSession) -> Document:
             before = self.jobs.get(job_id, session)
-            # No job of the connector is made at the same time.
-            self.holds.exclude(before["connector_id"], session)
+            # No job of the series is made at the same time, by whichever connector.
+            for connector_id in self.connectors.list_ids(before["exchange"], session):
+                self.holds.exclude(connector_id, session)
             if self.jobs.count({**_series_fields(before), "_id": {"$ne": job_id}}, session):
                 raise Conflict(f"other jobs keep the candles of {job_id} too; delete those first, or leave the candles")
             return self.jobs.retire(job_id, revision, session)

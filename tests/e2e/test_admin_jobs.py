@@ -14,6 +14,7 @@ from shared.errors import LeaseLost
 from shared.stores.candles import Series
 from tests.e2e.admin_api import JOB, AdminApi, fields_of
 from tests.factories import claim, run_once
+from tests.waiting import wait_until
 
 JOB_ID = "binance:BTC-USDT:1m"
 PATH = f"/v1/jobs/{JOB_ID}"
@@ -373,6 +374,40 @@ def test_candles_are_gone_before_their_job_is(api: AdminApi, exchange_simulator:
     assert api.call("POST", "/v1/jobs", JOB).status_code == 201
 
 
+def test_a_run_on_its_way_writes_nothing_more_once_its_candles_are_dropped(
+    api: AdminApi, exchange_simulator: SimulatorProcess
+) -> None:
+    api.add_connector()
+    api.add_job(indicators=[])
+    asked = exchange_simulator.report()["binance"]["requests_total"]
+    exchange_simulator.set_faults({"exchange": "binance", "kind": "slow", "delay_ms": 700})
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(run_once, api.platform, JOB_ID)
+        wait_until(lambda: exchange_simulator.report()["binance"]["requests_total"] > asked)
+        api.platform.job_manager._drop_candles(JOB_ID, None)
+        assert not running.done(), "it was over before"
+        assert isinstance(running.exception(20), LeaseLost)
+    assert (count_candles(api), api.count("job_runs")) == (0, 0)
+    assert api.platform.jobs.get(JOB_ID)["cursor"]["last_ts"] is None
+    assert api.call("DELETE", f"{PATH}?candles=delete").status_code == 204
+
+
+def test_candles_are_not_dropped_while_another_connector_of_the_exchange_gets_a_job_for_them(api: AdminApi) -> None:
+    for connector_id in ("binance", "binance-2"):
+        api.add_connector(id=connector_id)
+    api.add_job(indicators=[])
+    run_once(api.platform, JOB_ID)
+    other = {**api.platform.jobs.get(JOB_ID), "_id": "binance-2:BTC-USDT:1m:0-60000", "kind": "backfill"}
+    other |= {"connector_id": "binance-2", "lock": {"fence": 0}}
+    with api.platform.database.open_session() as session, session.start_transaction():
+        # As the creation of a job does, in a transaction that has not ended yet.
+        api.platform.connector_holds.share("binance-2", session)
+        api.platform.jobs.insert(other, session)
+        assert api.call("DELETE", f"{PATH}?candles=delete").status_code == 503
+    assert api.call("DELETE", f"{PATH}?candles=delete").status_code == 409
+    assert count_candles(api) >= 500
+
+
 def count_candles(api: AdminApi) -> int:
     series = Series("binance", "BTC/USDT", "1m")
     return api.platform.database.candles_collection("binance", series.collection_name).count_documents({})
@@ -382,6 +417,25 @@ def claim_due(api: AdminApi) -> int:
     """The fence of a claim that no worker has begun."""
     set_fields(api, JOB_ID, next_run_at=to_datetime(0))
     return claim(api.platform, JOB_ID).fence
+
+
+def test_resume_resolves_the_alert_of_lost_candles_too_and_a_new_loss_opens_a_new_one(api: AdminApi) -> None:
+    """Kraken keeps 720 candles."""
+    api.add_connector("kraken")
+    job_id = api.add_job(connector_id="kraken", symbol="BTC/USD")["id"]
+    ids = []
+    for _ in range(2):
+        # As if it had stood still for 900 minutes.
+        away_ms = api.platform.database.server_now_ms() // MINUTE_MS * MINUTE_MS - 900 * MINUTE_MS
+        set_fields(api, job_id, **{"start_at": to_datetime(away_ms), "cursor.last_ts": to_datetime(away_ms)})
+        assert run_once(api.platform, job_id).outcome == "caught_up"
+        (alert,) = api.get("/v1/alerts?state=open")["items"]
+        assert alert["subject"] == f"jobs/{job_id}/history"
+        ids.append(alert["id"])
+        assert api.call("POST", f"/v1/jobs/{job_id}/pause").status_code == 200
+        assert api.call("POST", f"/v1/jobs/{job_id}/resume").status_code == 200
+        assert api.get("/v1/alerts?state=open")["items"] == []
+    assert len(set(ids)) == 2
 
 
 def test_an_alert_ends_with_its_job_or_by_a_person(api: AdminApi) -> None:

@@ -12,8 +12,10 @@ import pytest
 from pymongo import MongoClient
 
 from local_emulator import mongod
+from local_emulator.emulator import Emulator, EmulatorOptions
 from local_emulator.mongod import find_mongod, start_mongod
 from local_emulator.processes import StartFailed, free_port
+from local_emulator.state import StateDirectory
 from shared.errors import ConfigurationError
 
 Client = MongoClient[dict[str, Any]]
@@ -96,3 +98,26 @@ def test_where_there_is_none_the_message_says_what_to_do(monkeypatch: pytest.Mon
 def test_a_mongod_that_dies_at_its_start_shows_its_log(data_dir: Path) -> None:
     with pytest.raises(StartFailed, match="noSuchParameter"):
         start_mongod(data_dir, set_parameters={"noSuchParameter": 1})
+
+
+@pytest.mark.parametrize(
+    ("uri", "named", "database"),
+    [
+        (None, None, "chandler"),
+        ("mongodb://somebody.example/", None, "chandler_emulator"),
+        ("mongodb://somebody.example/", "", "chandler_emulator"),
+        ("mongodb://somebody.example/", "mine", "mine"),
+        (None, "mine", "mine"),
+    ],
+)
+def test_in_a_mongodb_that_is_somebodys_the_emulator_keeps_to_a_database_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str | None, named: str | None, database: str
+) -> None:
+    """A deployment's is called `chandler`: its connectors must not be pointed at the simulator."""
+    for name, value in (("MONGODB_URI", uri), ("CHANDLER_DATABASE", named)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    # As `up` makes it.
+    assert Emulator(EmulatorOptions(StateDirectory(tmp_path))).database == database
+    assert Emulator(EmulatorOptions(StateDirectory(tmp_path), is_temporary=True)).database not in ("mine", database)

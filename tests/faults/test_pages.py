@@ -19,8 +19,10 @@ SEED: Final = 11
 NOW_MS: Final = 1_760_000_042_000
 INTERVALS: Final = 2_600
 START_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS - INTERVALS * MINUTE_MS
+# As far back as Kraken goes, and a little less.
+FILLED_START_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS - 600 * MINUTE_MS
 WIDE: Final = [(100_000, 60_000)]
-SYMBOLS: Final = {"binance": "BTC/USDT", "coinbase": "BTC/USD"}
+SYMBOLS: Final = {"binance": "BTC/USDT", "coinbase": "BTC/USD", "kraken": "BTC/USD", "deribit": "BTC/USDC"}
 
 BROKEN_PAGES: Final[dict[str, dict[str, object]]] = {
     "rows cut off at the end": {"kind": "cut_rows", "rows": 7},
@@ -129,6 +131,45 @@ def test_a_market_without_trades_does_not_hold_the_cursor_for_ever(platform: Pla
         assert stored_documents(platform, "coinbase", "BTC/USD", "1m") == []
         # Passed, but for what closed within the grace time.
         assert NOW_MS - grace_ms - 2 * MINUTE_MS < cursor_ms < NOW_MS - grace_ms
+
+
+@pytest.fixture(params=["kraken", "deribit"])
+def filled_job(platform: Platform, simulator: SimulatorProcess, request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    """An exchange that leaves out no interval, and the job of one series of it: (exchange, job)."""
+    exchange: str = request.param
+    add_connector(platform, exchange, base_url=simulator.base_url(exchange), windows=WIDE)
+    yield exchange, add_job(platform, SYMBOLS[exchange], connector_id=exchange, start_ms=FILLED_START_MS)
+    simulator.set_faults()
+
+
+def assert_filled(platform: Platform, exchange: str) -> None:
+    expected = true_candles(SEED, exchange, SYMBOLS[exchange], "1m", FILLED_START_MS, NOW_MS // MINUTE_MS * MINUTE_MS)
+    assert_series_equals(stored_documents(platform, exchange, SYMBOLS[exchange], "1m"), expected, DEFAULT_INDICATORS)
+
+
+def test_a_page_that_lacks_a_row_is_refused_where_the_exchange_leaves_out_none(
+    platform: Platform, simulator: SimulatorProcess, filled_job: tuple[str, str]
+) -> None:
+    exchange, job_id = filled_job
+    simulator.set_faults({"exchange": exchange, "kind": "gap"})
+    assert run_once(platform, job_id).outcome.value == "failed"
+    job = platform.jobs.get(job_id)
+    assert (job["last_error"]["code"], job["cursor"]["last_ts"]) == ("malformed_page", None)
+    assert stored_documents(platform, exchange, SYMBOLS[exchange], "1m") == []
+    # Asked for again in the same run it is whole.
+    simulator.set_faults({"exchange": exchange, "kind": "gap", "count": 1})
+    result = run_once(platform, job_id)
+    assert (result.outcome.value, result.requests) == ("caught_up", 2)
+    assert_filled(platform, exchange)
+
+
+def test_what_is_behind_the_last_row_is_not_passed_where_the_exchange_leaves_out_none(
+    platform: Platform, simulator: SimulatorProcess, filled_job: tuple[str, str]
+) -> None:
+    exchange, job_id = filled_job
+    simulator.set_faults({"exchange": exchange, "kind": "cut_rows", "rows": 100, "count": 1})
+    run_until_caught_up(platform, job_id)
+    assert_filled(platform, exchange)
 
 
 def test_throttling_blocks_the_connector_and_counts_no_attempt(platform: Platform, simulator: SimulatorProcess) -> None:

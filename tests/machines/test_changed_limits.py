@@ -8,6 +8,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
+from shared.domain.jobs import to_ms
 from shared.domain.rates import KEPT_FOR_LIVE_PERCENT, Reservation
 from shared.stores.limiter_pipeline import TAKEN_AWAY_MAX
 from shared.stores.rate_limits import RateLimitStore
@@ -20,6 +21,8 @@ AUTHOR: Final = Author("ann", "admin", "req-1")
 MINUTE: Final = (100, 60_000)
 # Long enough for a machine that stands still for a while.
 USE_BY_MS: Final = 600_000
+# The limiter's clock may be ahead of the server's, and is then followed: from here on time passes as `ask_at` says.
+AHEAD_MS: Final = 4_102_444_800_000
 
 
 def reserve(platform: Platform, need: int = 1, want: int = 1, **options: Any) -> Reservation:
@@ -34,15 +37,54 @@ def change(platform: Platform, limit: int, period_ms: int) -> None:
     platform.connector_manager.patch("binance", fields, None, AUTHOR)
 
 
-def test_a_window_that_is_taken_away_and_comes_back_knows_what_was_sent(platform: Platform) -> None:
+def ask_at(platform: Platform, after_ms: int, need: int = 1, is_live: bool = True) -> Reservation:
+    """What the limiter says so long after AHEAD_MS; by a store of its own, which remembers no denial."""
+    clock = {"$set": {"limiter.clock_ms": AHEAD_MS + after_ms}}
+    platform.database.collection("connectors").update_one({"_id": "binance"}, clock)
+    return reserve(platform, need, store=RateLimitStore(platform.database), is_live=is_live)
+
+
+def log_periods(platform: Platform) -> list[int]:
+    document = platform.database.collection("connectors").find_one({"_id": "binance"})
+    assert document is not None
+    return [log["period_ms"] for log in document["limiter"]["logs"]]
+
+
+def test_what_was_sent_before_and_meanwhile_leaves_a_window_that_comes_back_at_its_moment(platform: Platform) -> None:
     add_connector(platform, windows=[MINUTE])
-    assert reserve(platform, want=60).granted == 60
+    assert ask_at(platform, 0, need=100).granted == 100
     change(platform, 100, 100)
-    assert reserve(platform, want=40).granted == 40
+    # For the window of the moment all of it has left long ago.
+    assert ask_at(platform, 10_000, need=40).granted == 40
     change(platform, *MINUTE)
-    refused = reserve(platform)
-    assert refused.granted == 0
-    assert refused.wait_ms > 55_000
+    refused = ask_at(platform, 20_000)
+    assert (refused.granted, refused.at_ms) == (0, AHEAD_MS + 60_100)
+    assert ask_at(platform, 60_100, need=61).granted == 0
+    assert ask_at(platform, 60_100, need=60).granted == 60
+    assert ask_at(platform, 70_099).granted == 0
+    assert ask_at(platform, 70_100, need=40).granted == 40
+
+
+@pytest.mark.parametrize("is_live", [True, False])
+def test_a_window_that_is_taken_away_is_remembered_for_its_period(platform: Platform, is_live: bool) -> None:
+    add_connector(platform, windows=[MINUTE])
+    ask_at(platform, 0)
+    change(platform, 100, 100)
+    for after_ms in (1_000, 31_000, 60_999):
+        ask_at(platform, after_ms, is_live=is_live)
+        assert log_periods(platform) == [100, 60_000]
+    ask_at(platform, 61_000, is_live=is_live)
+    assert log_periods(platform) == [100]
+
+
+def test_a_window_longer_than_all_before_begins_with_what_is_remembered(platform: Platform) -> None:
+    add_connector(platform, windows=[MINUTE])
+    assert ask_at(platform, 0, need=100).granted == 100
+    change(platform, 100, 100)
+    ask_at(platform, 10_000, need=3)
+    change(platform, 110, 600_000)
+    assert ask_at(platform, 20_000, need=8).granted == 0
+    assert ask_at(platform, 20_000, need=7).granted == 7
 
 
 def test_not_more_windows_are_remembered_than_a_document_can_bear(platform: Platform) -> None:
@@ -65,6 +107,15 @@ def test_backfills_leave_a_part_of_the_limit_to_live_jobs(platform: Platform) ->
     # By the same process, which remembers that denial.
     assert reserve(platform, want=2_000, version=version).granted == kept
     assert reserve(platform, version=version).granted == 0
+
+
+def test_backfills_leave_a_part_of_each_window_and_of_a_small_one_nothing(platform: Platform) -> None:
+    add_connector(platform, windows=[(1_000, 60_000), (500, 1_000)])
+    assert reserve(platform, want=1_000, use_by_ms=USE_BY_MS, is_live=False).granted == 490
+    assert reserve(platform, want=1_000, use_by_ms=USE_BY_MS).granted == 10
+    add_connector(platform, connector_id="small", windows=[(49, 60_000)])
+    terms: dict[str, Any] = {"need": 1, "want": 100, "wait_ms_max": 0, "use_by_ms": USE_BY_MS, "transit_ms": 0}
+    assert platform.limits.reserve("small", **terms, is_live=False).granted == 49
 
 
 def test_a_backfills_request_that_needs_nearly_all_of_a_limit_is_sent(platform: Platform) -> None:
@@ -129,6 +180,19 @@ def test_a_connector_that_is_made_again_waits_until_what_was_sent_has_passed(pla
     refused = reserve(platform)
     assert refused.granted == 0
     assert refused.wait_ms > USE_BY_MS
+
+
+def test_a_connector_that_is_made_again_waits_for_what_a_window_taken_away_still_holds(platform: Platform) -> None:
+    manager = platform.connector_manager
+    manager.create("binance", "binance", {"rate_limit": 100, "rate_limit_period_ms": 600_000}, AUTHOR)
+    reserve(platform)
+    change(platform, 100, 100)
+    # One that is settled and one that is not.
+    reserve(platform, use_by_ms=1)
+    newest = reserve(platform, use_by_ms=5_000)
+    manager.delete("binance", None, AUTHOR)
+    made = manager.create("binance", "binance", {"rate_limit": 100, "rate_limit_period_ms": 600_000}, AUTHOR)
+    assert to_ms(made["blocked_until"]) == newest.charged_ms + 600_000
 
 
 def test_a_connector_that_is_made_again_is_blocked_as_long_as_it_was(platform: Platform) -> None:

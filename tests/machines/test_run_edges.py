@@ -16,6 +16,7 @@ from shared.domain.jobs import to_datetime, to_ms
 from shared.domain.timeframes import MINUTE_MS
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
+from tests.contract.loopback_venue import Venue
 from tests.factories import add_connector, add_job, claim, make_platform, run_once, run_until_caught_up, stored_documents
 from tests.replay import assert_series_equals
 
@@ -189,6 +190,20 @@ def test_an_empty_answer_is_asked_for_again_before_it_is_believed(platform: Plat
     assert_series_equals(stored_documents(platform, "binance", "BTC/USDT", "1m"), expected, [])
 
 
+def test_an_empty_answer_is_doubted_though_the_exchange_does_not_tell_its_time(platform: Platform) -> None:
+    venue = Venue()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(venue.serve_forever, 0.02)
+        try:
+            venue.says([], date_ms=None)
+            add_connector(platform, base_url=venue.url, windows=WIDE)
+            job_id = add_job(platform, start_ms=platform.database.server_now_ms() - 50 * MINUTE_MS, indicators=[])
+            assert run_once(platform, job_id).requests == len(venue.asked) == 2
+        finally:
+            venue.shutdown()
+            venue.server_close()
+
+
 def test_a_range_without_any_candle_is_passed_when_two_answers_say_so(platform: Platform, simulator: SimulatorProcess) -> None:
     connect(platform, simulator)
     # NOVA was listed later.
@@ -211,13 +226,34 @@ def test_failures_before_a_run_that_got_on_are_no_row(platform: Platform, simula
     assert platform.jobs.get(job_id)["attempt"] == 0
 
 
+def test_failures_before_a_run_that_got_on_and_was_refused_are_no_row(platform: Platform, simulator: SimulatorProcess) -> None:
+    connect(platform, simulator)
+    # Three pages of it, of which the exchange gives two.
+    simulator.configure("binance", [(4, 60_000)])
+    job_id = add_job(platform, start_ms=END_MS - 2_500 * MINUTE_MS, indicators=[], attempt=7)
+    result = run_once(platform, job_id)
+    assert (result.outcome.value, result.candles) == ("throttled", 2_000)
+    assert platform.jobs.get(job_id)["attempt"] == 0
+
+
+def test_a_backfill_leaves_room_for_a_live_job(platform: Platform, simulator: SimulatorProcess) -> None:
+    """A page weighs 2: of a limit of 100 the last one is for a live job."""
+    add_connector(platform, base_url=simulator.base_url("binance"), windows=[(100, 3_600_000)])
+    backfill_id = add_job(platform, "ETH/USDT", start_ms=END_MS - 60_000 * MINUTE_MS, end_ms=END_MS, indicators=[])
+    while (result := run_once(platform, backfill_id)).outcome.value == "more":
+        assert result.requests
+    assert (result.outcome.value, simulator.report()["binance"]["weight_total"]) == ("waiting", 98)
+    live_id = add_job(platform, start_ms=END_MS - 10 * MINUTE_MS, indicators=[])
+    assert run_once(platform, live_id).outcome.value == "caught_up"
+
+
 def test_what_others_use_is_charged_even_if_it_is_little_once_the_window_is_nearly_full(
     platform: Platform, simulator: SimulatorProcess
 ) -> None:
     window = [(1_000, 60_000)]
     simulator.configure("binance", window, punish=False)
     add_connector(platform, base_url=simulator.base_url("binance"), windows=window)
-    ours = platform.limits.reserve("binance", need=850, want=850, wait_ms_max=0, use_by_ms=10_000, transit_ms=0)
+    ours = platform.limits.reserve("binance", need=850, want=850, wait_ms_max=0, use_by_ms=100, transit_ms=0)
     assert ours.granted == 850
     with requests.Session() as other:
         other.trust_env = False

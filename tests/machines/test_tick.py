@@ -1,6 +1,8 @@
 """Ticks on a real mongod that call a worker by HTTP: each due job is started once, fairly, and never without room for it."""
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Final
 
 import jwt
@@ -19,11 +22,12 @@ from local_emulator.processes import HOST, free_port
 from local_emulator.simulator.process import start_simulator
 from shared.deadline import Deadline
 from shared.domain.jobs import to_datetime, to_ms
-from shared.errors import LeaseLost
+from shared.errors import LeaseLost, StorageUnavailable
 from shared.wiring import Platform
-from tests.factories import add_connector, add_job, make_platform, run_once
+from tests.factories import add_connector, add_job, claim, make_platform, run_once
 from tests.waiting import wait_until
 
+ROOT: Final = Path(__file__).resolve().parents[2]
 ACCOUNT: Final = "tick@test.iam.gserviceaccount.com"
 # A tick without a budget looks once.
 ONE_PASS_S: Final = 0.0
@@ -232,6 +236,48 @@ def test_a_moment_without_mongodb_does_not_end_a_tick(
         mongo_client.admin.command("configureFailPoint", "failCommand", mode="off")
     assert receiver.job_ids == [job_id]
     assert report.started == 1
+
+
+def test_a_tick_that_does_not_find_mongodb_by_its_end_says_so(
+    platform: Platform, open_tick: Callable[..., Platform], mongo_client: MongoClient[dict[str, Any]]
+) -> None:
+    add_connector(platform)
+    add_job(platform)
+    tick = open_tick()
+    tick.dispatcher  # noqa: B018 - connect before it fails
+    failing = {"failCommands": ["update"], "errorCode": 10107, "appName": "chandler"}
+    mongo_client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=failing)
+    try:
+        with pytest.raises(StorageUnavailable):
+            tick.dispatcher.run("schedule")
+    finally:
+        mongo_client.admin.command("configureFailPoint", "failCommand", mode="off")
+
+
+def test_the_job_of_a_worker_that_was_killed_is_started_again_as_soon_as_its_lease_has_run_out(
+    platform: Platform, open_tick: Callable[..., Platform], receiver: Receiver, mongodb_uri: str, database_name: str
+) -> None:
+    """Killed in the middle of a transaction, whose documents the server would keep from everybody for a minute."""
+    lease_ms = 1_500
+    add_connector(platform)
+    job_id = add_job(platform)
+    claimed = claim(platform, job_id)
+    tick = open_tick(tick_budget_s=3.0)
+    command = [sys.executable, "-m", "tests.machines.dying_worker", mongodb_uri, database_name, job_id]
+    with subprocess.Popen([*command, str(claimed.fence), str(lease_ms)], cwd=ROOT, stdout=subprocess.PIPE) as worker:
+        try:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == b"storing\n"
+        finally:
+            worker.kill()
+    report = tick.dispatcher.run("schedule")
+    assert (report.started, receiver.job_ids) == (1, [job_id])
+    job = platform.jobs.get(job_id)
+    assert (job["lock"]["fence"], job["attempt"], job["cursor"]["last_ts"]) == (claimed.fence + 1, 1, None)
+    # All by the server's clock.
+    (lost,) = job["abandoned"]
+    assert to_ms(lost["expired_at"]) == to_ms(lost["started_at"]) + lease_ms
+    assert 0 <= to_ms(job["lock"]["claimed_at"]) - to_ms(lost["expired_at"]) < 1_000
 
 
 # --- what could not be started
