@@ -130,5 +130,7 @@ def test_a_worker_stopped_while_it_waits_for_its_moment_does_not_send_when_it_go
             worker.send_signal(signal.SIGCONT)
             wait_until(lambda: arrived(simulator) == 2 * WEIGHT)
             assert newest_booking(platform) != first, "the grant of before was used"
+            # Killed in a transaction, it would keep the database from being dropped for a minute.
+            wait_until(lambda: {job["status"] for job in platform.jobs.list_({})} == {"done"})
         finally:
             worker.kill()

@@ -24,7 +24,7 @@ SEED: Final = 5
 SYMBOLS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "DOGE/USDT", "ETH/BTC")
 LIMIT: Final = 240
 PERIOD_MS: Final = 10_000
-PERIODS: Final = 3
+PERIODS: Final = 2
 
 
 def start_workers(
