@@ -23,7 +23,8 @@ class FetchedPage:
     covered_end_ms) is among them; `covered_end_ms` is never beyond what has closed, nor before start_ms (then: nothing is
     covered). `exchange_now_ms` is an upper bound of the exchange's clock, None if it did not tell. `usage` are (period_ms,
     used weight) pairs. `history_start_ms`: the exchange has nothing older, and that is later than start_ms. `rows_count` are
-    the rows received, before any was dropped.
+    the rows received, before any was dropped. `missing_count` are intervals between the candles that have none, at an
+    exchange that gives one for intervals without trades too: the answer is damaged, or its market was halted.
     """
 
     candles: CandleBatch
@@ -32,6 +33,7 @@ class FetchedPage:
     usage: tuple[tuple[int, int], ...]
     history_start_ms: int | None
     rows_count: int
+    missing_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +78,6 @@ def read_page(answer: Answer, spec: ExchangeSpec, request: CandlesRequest, asked
     if len(opens_ms):
         _check_bounds(opens_ms, spec, request, asked, is_any_inside=len(candles) > 0)
     is_filled = spec.empty_intervals is EmptyIntervals.FILLED
-    if is_filled and len(candles):
-        _check_whole(candles, spec, grid)
     covered_end_ms = end_ms
     if (is_filled or not spec.paging.is_by_window) and len(candles):
         covered_end_ms = min(end_ms, grid.close(int(candles.open_ms[-1])))
@@ -88,22 +88,15 @@ def read_page(answer: Answer, spec: ExchangeSpec, request: CandlesRequest, asked
         usage=read_usage(answer.headers, spec),
         history_start_ms=_history_start_ms(opens_ms, spec, request, asked),
         rows_count=len(rows),
+        missing_count=_missing_count(candles, grid) if is_filled else 0,
     )
 
 
-def _check_whole(candles: CandleBatch, spec: ExchangeSpec, grid: Timeframe) -> None:
-    """An exchange that gives intervals without trades too leaves out none: where one is missing, the answer is damaged.
-
-    Raises:
-        MalformedPage: that.
-    """
-    first_ms, last_ms = int(candles.open_ms[0]), int(candles.open_ms[-1])
-    missing = grid.count(first_ms, last_ms) + 1 - len(candles)
-    if missing:
-        raise MalformedPage(
-            f"{spec.name}: {missing} of the candles from {first_ms} to {last_ms} are missing, though it leaves out none",
-            exchange=spec.name,
-        )
+def _missing_count(candles: CandleBatch, grid: Timeframe) -> int:
+    """How many intervals between the first candle and the last have none."""
+    if not len(candles):
+        return 0
+    return grid.count(int(candles.open_ms[0]), int(candles.open_ms[-1])) + 1 - len(candles)
 
 
 def _check_bounds(

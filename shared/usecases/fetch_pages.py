@@ -10,7 +10,7 @@ from shared.domain.connectors import Connector
 from shared.domain.jobs import Job
 from shared.domain.rates import charge_ms
 from shared.domain.windows import Advance, Window, decide_advance, plan_window
-from shared.errors import ExchangeThrottled, PlatformError, Retry
+from shared.errors import ExchangeThrottled, MalformedPage, PlatformError, Retry
 from shared.exchanges.client import ExchangeClient
 from shared.exchanges.pages import FetchedPage
 from shared.stores.rate_limits import RateLimitStore
@@ -27,6 +27,9 @@ PAGE_MS_GUESS: Final = 150
 # An answer without a candle where there should be that many is asked for once more: exchanges do say `[]` when they are unwell,
 # and the cursor would pass all of it for good.
 EMPTY_DOUBTED_MIN: Final = 10
+# A hole where an exchange leaves out nothing is a damaged answer, unless it is there again after so many failed runs: then the
+# market was halted, and a job that waits for its candles would wait for ever.
+HOLE_BELIEVED_ATTEMPTS: Final = 3
 # What the exchange counts more than we do is only worth a write if it is this share of the limit, or if the window is nearly
 # full: there even a little of somebody else's goes over.
 FOREIGN_USAGE_SHARE: Final = 0.02
@@ -197,7 +200,17 @@ class PageFetcher:
         if self._is_sent:
             self.grants.note_answer()
         self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * 1000
+        if fetched.missing_count:
+            self._judge_hole(fetched)
         return fetched
+
+    def _judge_hole(self, fetched: FetchedPage) -> None:
+        """Raises MalformedPage, until that has been tried often enough."""
+        exchange, count = self.connector.exchange, fetched.missing_count
+        message = f"{exchange}: {count} candles are missing between others, though it leaves out none"
+        if self.job.attempt < HOLE_BELIEVED_ATTEMPTS:
+            raise MalformedPage(message, exchange=exchange)
+        event("hole_believed", "WARNING", detail=message, attempt=self.job.attempt)
 
     def _pages_in_time(self, window: Window) -> int:
         """How many of the pages that are left can be sent before one grant's use-by."""

@@ -163,6 +163,18 @@ def test_a_page_that_lacks_a_row_is_refused_where_the_exchange_leaves_out_none(
     assert_filled(platform, exchange)
 
 
+def test_a_hole_that_stays_is_believed_in_the_end(
+    platform: Platform, simulator: SimulatorProcess, filled_job: tuple[str, str]
+) -> None:
+    """A market that was halted: its job goes on after three failed runs, and what it has is what the exchange has."""
+    exchange, job_id = filled_job
+    simulator.set_faults({"exchange": exchange, "kind": "gap"})
+    outcomes = [run_once(platform, job_id).outcome.value for _ in range(4)]
+    assert outcomes == ["failed", "failed", "failed", "caught_up"]
+    stored = stored_documents(platform, exchange, SYMBOLS[exchange], "1m")
+    assert len(stored) == (NOW_MS // MINUTE_MS * MINUTE_MS - FILLED_START_MS) // MINUTE_MS - 1
+
+
 def test_what_is_behind_the_last_row_is_not_passed_where_the_exchange_leaves_out_none(
     platform: Platform, simulator: SimulatorProcess, filled_job: tuple[str, str]
 ) -> None:
