@@ -63,7 +63,7 @@ def exchange_view(spec: ExchangeSpec) -> View:
     return {
         "name": spec.name,
         "symbols": spec.symbol_form.kinds,
-        "timeframes": [name for name in TIMEFRAMES if name in spec.timeframes],
+        "timeframes": spec.timeframe_names,
         "paging": spec.paging.value,
         "page_size": spec.page_limit,
         "page_sizes": dict(spec.candles.page_limits),

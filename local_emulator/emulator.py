@@ -154,7 +154,9 @@ class Emulator:
         self.urls = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
         services = [self._function(name, ports[name], identity) for name in FUNCTIONS]
         if not self.options.is_live:
-            simulator = self._simulator(free_port())
+            # Connectors that people have added name it.
+            simulator = self._simulator(free_port(self.state.kept_port("simulator")))
+            self.state.keep_port("simulator", simulator.port)
             self.urls["simulator"] = simulator.url
             services.append(simulator)
         self.supervisor.start(services, START_LIMIT_S)

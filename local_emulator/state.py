@@ -49,6 +49,17 @@ class StateDirectory:
                 ) from None
             yield
 
+    def kept_port(self, name: str) -> int:
+        """The port that part had at the last start, so that addresses people noted stay right; 0 if unknown."""
+        try:
+            return int((self.path / f"{name}.port").read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def keep_port(self, name: str, port: int) -> None:
+        """Remember it for the next start."""
+        (self.create().path / f"{name}.port").write_text(str(port))
+
     def jwt_secret(self) -> str:
         """HS256 key of this emulator's admin tokens: random, made once, kept in a file that only its owner reads."""
         path = self.create().path / "jwt_secret"

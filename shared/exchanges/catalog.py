@@ -1,6 +1,7 @@
 """Which exchanges there are, and where their data is. A spec is imported when it is first asked for: cold starts stay short."""
 
 from collections.abc import Callable, Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from types import MappingProxyType
 from typing import Final
@@ -51,8 +52,9 @@ def load_spec(name: str) -> ExchangeSpec:
         return bridge(name)
     module = EXCHANGES.get(name)
     if module is None:
-        raise InvalidRequest.for_field(
-            "exchange", f"unknown exchange {name!r}; known are {', '.join(sorted(EXCHANGES))}, and ccxt:<id>"
-        )
+        close = get_close_matches(name, EXCHANGES, n=1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        known = f"known are {', '.join(sorted(EXCHANGES))}, and {BRIDGE_PREFIX}<id>"
+        raise InvalidRequest.for_field("exchange", f"unknown exchange {name!r}; {hint}{known}")
     spec: ExchangeSpec = import_module(module).SPEC
     return spec

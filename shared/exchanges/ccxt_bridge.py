@@ -5,11 +5,13 @@ adapter knows which end of a range an exchange keeps when it clamps; of ccxt nob
 its start is only believed when the gap before it, asked for alone, is empty.
 
 Weights are ms of ccxt's own pacing: its `rateLimit` times the cost of the endpoint, read at each request as ccxt computes it.
+A window lets as much go at once as ccxt does in a second, but never two requests where it wants them further apart.
 Source: docs.ccxt.com, "Rate Limit" and "Exchange Structure".
 """
 
 import importlib
 import math
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -42,8 +44,9 @@ from shared.exchanges.spec import (
 from shared.exchanges.transport import READ_TIMEOUTS_TOTAL, Answer, BeforeSend
 
 PREFIX: Final = "ccxt:"
-# ccxt spaces requests; a window lets so many ms' worth of them go at once.
-PERIOD_MS: Final = 5_000
+PERIOD_MS_MIN: Final = 1_000
+# How ccxt's endpoints for candles are called.
+CANDLE_PATHS: Final = re.compile(r"candle|kline|ohlc|chart|bars", re.IGNORECASE)
 # Where ccxt does not say how many candles an answer holds. Fewer than asked for is no harm.
 PAGE_LIMIT: Final = 300
 PAGE_LIMIT_MAX: Final = 1_000
@@ -68,15 +71,17 @@ def bridge_spec(exchange: str) -> ExchangeSpec:
     if peer.has.get("fetchOHLCV") is not True:
         raise InvalidRequest.for_field("exchange", f"{exchange}: ccxt has no candles of this exchange")
     pace_ms = max(1, math.ceil(peer.rateLimit))
+    candles_ms = math.ceil(peer.rateLimit * _candles_cost(peer.api))
+    period_ms = max(PERIOD_MS_MIN, candles_ms)
     timeframes = {name: name for name in TIMEFRAMES if name in (peer.timeframes or {})}
     return ExchangeSpec(
         name=exchange,
         docs_url=_first(peer.urls.get("doc")) or "https://docs.ccxt.com",
         base_url=_first(peer.urls.get("www")) or "https://docs.ccxt.com",
-        windows=(RateWindow(PERIOD_MS, PERIOD_MS),),
-        candles_weight=min(PERIOD_MS, pace_ms),
-        symbols_weight=min(PERIOD_MS, 2 * pace_ms),
-        ping_weight=min(PERIOD_MS, pace_ms),
+        windows=(RateWindow(period_ms, period_ms),),
+        candles_weight=candles_ms,
+        symbols_weight=min(period_ms, 2 * pace_ms),
+        ping_weight=min(period_ms, pace_ms),
         timeframes=timeframes,
         symbol_form=SymbolForm("{base}/{quote}", swap="{base}/{quote}:{settle}"),
         paging=Paging.FORWARD,
@@ -191,7 +196,8 @@ class BridgedClient(ExchangeClient):
 
     def weight(self, timeframe: str, intervals_count: int) -> int:
         """What the request at hand costs, in ms of ccxt's pacing."""
-        return max(1, min(PERIOD_MS, math.ceil(self._peer.cost * self._pace_ms)))
+        most = self.spec.windows[0].limit
+        return max(1, min(most, math.ceil(self._peer.cost * self._pace_ms)))
 
     def ping(self, *, before_send: BeforeSend = None) -> int:
         """See ExchangeClient. Asks for the time where ccxt can, else for the markets."""
@@ -249,6 +255,14 @@ def _open_peer(exchange: str) -> Any:
     # A question more for each list of markets, and its answer is of no use here.
     client.has["fetchCurrencies"] = False
     return client
+
+
+def _candles_cost(tree: Any, path: str = "") -> float:
+    """The highest cost among the endpoints for candles; 1 where none is told."""
+    if isinstance(tree, Mapping) and "cost" not in tree:
+        return max((_candles_cost(inner, str(name)) for name, inner in tree.items()), default=1.0)
+    cost = tree.get("cost") if isinstance(tree, Mapping) else tree
+    return max(1.0, float(cost)) if isinstance(cost, int | float) and CANDLE_PATHS.search(path) else 1.0
 
 
 def _page_limit(peer: Any) -> int:

@@ -132,7 +132,7 @@ class ExchangeClient:
     def _grid(self, timeframe: str) -> Timeframe:
         grid = TIMEFRAMES.get(timeframe)
         if grid is None or timeframe not in self.spec.timeframes:
-            supported = ", ".join(self.spec.timeframes)
+            supported = ", ".join(self.spec.timeframe_names)
             raise ExchangeRejected(
                 f"{self.spec.name} has no timeframe {timeframe!r}; supported are {supported}", exchange=self.spec.name
             )

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import ClassVar, Final, TypeAlias
 
 from shared.domain.rates import RateWindow
+from shared.domain.timeframes import TIMEFRAMES
 
 Template: TypeAlias = str | int | bool | Mapping[str, "Template"]
 # A step from a JSON value to one inside it: a key, an index, or `OtherThan`.
@@ -349,6 +350,11 @@ class ExchangeSpec:
     settle_delay_ms: int = SETTLE_DELAY_MS
     publish_grace_ms: int = PUBLISH_GRACE_MS
     quirks: tuple[str, ...] = ()
+
+    @property
+    def timeframe_names(self) -> list[str]:
+        """Its timeframes, the shortest first."""
+        return [name for name in TIMEFRAMES if name in self.timeframes]
 
     @property
     def page_limit(self) -> int:

@@ -214,4 +214,7 @@ def _excerpt(body: bytes) -> str:
 
 
 def _reason(exc: Exception) -> str:
-    return f"{type(exc).__name__}: {str(exc)[:EXCERPT_BYTES]}"
+    """What is at the bottom of it, without the connection's own name in front."""
+    inner = exc.args[0] if exc.args else None
+    cause = getattr(inner, "reason", None) or exc
+    return f"{type(cause).__name__}: {str(cause).rsplit('): ', 1)[-1][:EXCERPT_BYTES]}"

@@ -122,7 +122,8 @@ class ConnectorManager:
             before = self.connectors.get_to_edit(connector_id, session)
             count = self.jobs.count({"connector_id": connector_id}, session)
             if count:
-                raise Conflict(f"{count} jobs use connector {connector_id}; delete them first", connector_id=connector_id)
+                used = "1 job uses" if count == 1 else f"{count} jobs use"
+                raise Conflict(f"{used} connector {connector_id}; delete what does first", connector_id=connector_id)
             self.holds.leave(connector_id, self.connectors.delete(connector_id, revision, session), session)
             self._record(author, "delete", connector_id, before, None, session)
 

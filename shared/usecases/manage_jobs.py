@@ -7,11 +7,11 @@ from typing import Any
 from pymongo.client_session import ClientSession
 
 from shared.domain.connectors import Connector
-from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
+from shared.domain.indicators import DEFAULT_INDICATORS, IndicatorSpec, resolve_indicators
 from shared.domain.job_ranges import check_end_ms, decide_kind, decide_start_ms
 from shared.domain.jobs import PRIORITIES, SYMBOL_PATTERN, JobKind, JobStatus, job_id_of, to_datetime, to_ms
 from shared.domain.slots import open_ledger, pause_ledger, resume_ledger
-from shared.domain.timeframes import TIMEFRAMES
+from shared.domain.timeframes import TIMEFRAMES, Timeframe
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.exchanges.catalog import load_spec
 from shared.exchanges.spec import ExchangeSpec
@@ -244,7 +244,8 @@ class JobManager:
     def _check_market(self, connector: Connector, symbol: str) -> None:
         market = self.desk.find_market(connector, symbol)
         if market is None:
-            raise InvalidRequest.for_field("symbol", f"{connector.exchange} has no {symbol}; see its list of symbols")
+            where = f"GET /v1/connectors/{connector.connector_id}/symbols"
+            raise InvalidRequest.for_field("symbol", f"{connector.exchange} has no {symbol}; its symbols are at {where}")
         if not market.is_active:
             raise InvalidRequest.for_field("symbol", f"{symbol} is not traded on {connector.exchange} now")
 
@@ -256,14 +257,12 @@ class JobManager:
 
 
 def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Document:
-    """The document of a new job, with all that can be judged without asking anybody. Raises InvalidRequest."""
-    timeframe = TIMEFRAMES.get(new.timeframe)
-    if timeframe is None or new.timeframe not in spec.timeframes:
-        supported = ", ".join(spec.timeframes)
-        raise InvalidRequest.for_field("timeframe", f"{exchange} has no {new.timeframe!r}; supported are {supported}")
-    if not SYMBOL_PATTERN.fullmatch(new.symbol) or spec.symbol_form.write(new.symbol) is None:
-        form = spec.symbol_form.kinds
-        raise InvalidRequest.for_field("symbol", f"{new.symbol!r} is not of the form {form} in unified names (as in BTC/USDT)")
+    """The document of a new job, with all that can be judged without asking anybody.
+
+    Raises:
+        InvalidRequest: names all fields among timeframe, symbol and indicators that are wrong; else kind or range.
+    """
+    timeframe, specs = _check_series(new, exchange, spec)
     kind = decide_kind(new.kind, new.end_ms)
     start_ms = decide_start_ms(
         timeframe,
@@ -274,7 +273,6 @@ def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Doc
         history_candles_max=spec.history_of(new.timeframe),
         exchange=exchange,
     )
-    specs = DEFAULT_INDICATORS if new.indicators is None else resolve_indicators(new.indicators)
     job_id = job_id_of(new.connector_id, new.symbol, new.timeframe)
     now = to_datetime(now_ms)
     ledger = open_ledger(timeframe, now_ms, start_ms, is_paused=new.is_paused).to_document()
@@ -305,6 +303,26 @@ def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Doc
         "created_at": now,
         "updated_at": now,
     }
+
+
+def _check_series(new: NewJob, exchange: str, spec: ExchangeSpec) -> tuple[Timeframe, tuple[IndicatorSpec, ...]]:
+    """Timeframe and indicators. Raises InvalidRequest, with all that is wrong with these and the symbol."""
+    problems: list[tuple[str, str]] = []
+    timeframe = TIMEFRAMES.get(new.timeframe)
+    if timeframe is None or new.timeframe not in spec.timeframes:
+        supported = ", ".join(spec.timeframe_names)
+        problems.append(("timeframe", f"{exchange} has no {new.timeframe!r}; supported are {supported}"))
+    if not SYMBOL_PATTERN.fullmatch(new.symbol) or spec.symbol_form.write(new.symbol) is None:
+        form = spec.symbol_form.kinds
+        problems.append(("symbol", f"{new.symbol!r} is not of the form {form} in unified names (as in BTC/USDT)"))
+    specs = DEFAULT_INDICATORS
+    try:
+        specs = DEFAULT_INDICATORS if new.indicators is None else resolve_indicators(new.indicators)
+    except InvalidRequest as exc:
+        problems += exc.errors
+    if problems or timeframe is None:
+        raise InvalidRequest("; ".join(f"{field}: {message}" for field, message in problems), problems)
+    return timeframe, specs
 
 
 def _series_fields(job: Document) -> Document:

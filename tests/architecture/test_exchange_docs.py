@@ -1,6 +1,5 @@
 """docs/exchanges.md tells what the specs say. Where it does not, the failure shows the table as it has to be."""
 
-from shared.domain.timeframes import TIMEFRAMES
 from shared.exchanges.catalog import EXCHANGES, load_spec
 from shared.exchanges.spec import ExchangeSpec
 from tests.upload import REPOSITORY
@@ -33,7 +32,7 @@ def row_of(spec: ExchangeSpec) -> tuple[str, ...]:
     return (
         f"`{spec.name}`",
         spec.symbol_form.kinds.replace("BASE/QUOTE:SETTLE", "perpetuals").replace("BASE/QUOTE", "spot"),
-        " ".join(name for name in TIMEFRAMES if name in spec.timeframes),
+        " ".join(spec.timeframe_names),
         page_of(spec),
         limits,
         weight_of(spec),
