@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -25,9 +25,18 @@ import requests
 
 from shared.domain.rates import RateWindow
 from shared.domain.timeframes import TIMEFRAMES
-from shared.errors import ExchangeRejected, ExchangeThrottled, ExchangeUnavailable, InvalidRequest
+from shared.errors import (
+    ExchangeError,
+    ExchangeRejected,
+    ExchangeThrottled,
+    ExchangeUnavailable,
+    InvalidRequest,
+    MalformedPage,
+)
 from shared.exchanges.client import ExchangeClient
 from shared.exchanges.gated_http import gate
+from shared.exchanges.headers import read_wait_ms
+from shared.exchanges.http_session import proxies_for
 from shared.exchanges.pages import AskedRange, FetchedPage, empty_page, read_page
 from shared.exchanges.rows import Market
 from shared.exchanges.spec import (
@@ -46,6 +55,8 @@ from shared.exchanges.transport import READ_TIMEOUTS_TOTAL, Answer, BeforeSend
 PREFIX: Final = "ccxt:"
 PERIOD_MS_MIN: Final = 1_000
 # How ccxt's endpoints for candles are called.
+# Refused for the country, by a firewall, banned, too fast: as ccxt puts an HTTP status between address and reason.
+STATUS_IN_TEXT: Final = re.compile(r" (403|418|429|451) ")
 CANDLE_PATHS: Final = re.compile(r"candle|kline|ohlc|chart|bars", re.IGNORECASE)
 # Where ccxt does not say how many candles an answer holds. Fewer than asked for is no harm.
 PAGE_LIMIT: Final = 300
@@ -126,6 +137,7 @@ class BridgePeers:
                 peer.client.enableRateLimit = True
                 # In the place of its own sleeping: what the next request costs, to be reserved when its connection is up.
                 peer.client.throttle = lambda cost=None, peer=peer: setattr(peer, "cost", 1.0 if cost is None else cost)
+                peer.client.proxies = proxies_for(base_url or f"https://{exchange.removeprefix(PREFIX)}.com") or None
                 if base_url is not None:
                     peer.client.urls["api"] = _redirected(peer.client.urls["api"], base_url.rstrip("/"))
                 self._peers[(exchange, base_url)] = peer
@@ -164,8 +176,9 @@ class BridgedClient(ExchangeClient):
         grid = self._grid(timeframe)
         self._exchange_symbol(symbol)
         first_ms, closed_end_ms = grid.ceil(start_ms), grid.closed_end(self._now_ms())
-        span_end_ms = min(end_ms, closed_end_ms)
         rows_max = self.spec.page_limit if limit is None else min(limit, self.spec.page_limit)
+        # ccxt asks for no more than that: an answer without a candle says nothing of what comes later.
+        span_end_ms = min(end_ms, closed_end_ms, grid.shift(first_ms, rows_max))
         if span_end_ms <= first_ms:
             return empty_page(start_ms, min(end_ms, closed_end_ms))
         asked = AskedRange(grid, start_ms, first_ms, span_end_ms)
@@ -174,14 +187,13 @@ class BridgedClient(ExchangeClient):
             gap = grid.count(first_ms, int(page.candles.open_ms[0])) if len(page.candles) else 0
             if not gap:
                 return page
-            if gap >= rows_max:
-                # Beyond what was asked for: the newest only, whatever the start.
-                return replace(page, history_start_ms=int(page.candles.open_ms[0]))
             narrower = self._ask(symbol, asked, gap, before_send)
             if not len(narrower.candles) or narrower.candles.open_ms[0] >= page.candles.open_ms[0]:
                 return page
-            page, rows_max = narrower, gap
-        return page
+            page = narrower
+        raise MalformedPage(
+            f"{self.spec.name} {symbol} {timeframe}: pages begin ever later than asked", exchange=self.spec.name
+        )
 
     def _ask(self, symbol: str, asked: AskedRange, rows_max: int, before_send: BeforeSend) -> FetchedPage:
         timeframe = asked.grid.name
@@ -198,6 +210,10 @@ class BridgedClient(ExchangeClient):
         """What the request at hand costs, in ms of ccxt's pacing."""
         most = self.spec.windows[0].limit
         return max(1, min(most, math.ceil(self._peer.cost * self._pace_ms)))
+
+    def weight_of_next(self, weight: int) -> int:
+        """See ExchangeClient: what ccxt says that the request at hand costs."""
+        return self.weight("", 0)
 
     def ping(self, *, before_send: BeforeSend = None) -> int:
         """See ExchangeClient. Asks for the time where ccxt can, else for the markets."""
@@ -231,14 +247,29 @@ class BridgedClient(ExchangeClient):
             client.timeout = round(self._read_s * 1000)
             try:
                 yield client
-            except (ccxt.RateLimitExceeded, ccxt.DDoSProtection) as exc:
-                raise ExchangeThrottled(f"{told}: {exc}", self.spec.throttle_wait_ms, **names) from exc
-            except (ccxt.NetworkError, ccxt.ExchangeNotAvailable) as exc:
-                raise ExchangeUnavailable(f"{told}: {exc}", **names) from exc
-            except (ccxt.BadSymbol, ccxt.BadRequest, ccxt.NotSupported, ccxt.AuthenticationError) as exc:
-                raise ExchangeRejected(f"{told}: {exc}", **names) from exc
             except ccxt.BaseError as exc:
-                raise ExchangeUnavailable(f"{told}: {exc}", **names) from exc
+                raise self._fault(exc, f"{told}: {exc}") from exc
+            except (TypeError, KeyError, IndexError, ValueError) as exc:
+                # ccxt has found something else than it expected.
+                raise MalformedPage(f"{told}: {type(exc).__name__}: {exc}", **names) from exc
+
+    def _fault(self, exc: Exception, text: str) -> ExchangeError:
+        """ccxt's error as ours; a status in its words says more than its class."""
+        import ccxt
+
+        name = self.spec.name
+        is_throttled = isinstance(exc, ccxt.RateLimitExceeded | ccxt.DDoSProtection)
+        status = STATUS_IN_TEXT.search(text)
+        if status is not None and status[1] == "451":
+            return ExchangeRejected(text, exchange=name)
+        if is_throttled or status is not None:
+            headers = self._peer.client.last_response_headers or {}
+            wait_ms = read_wait_ms(headers, self.spec, self._now_ms())
+            return ExchangeThrottled(text, self.spec.throttle_wait_ms if wait_ms is None else wait_ms, exchange=name)
+        rejections = (ccxt.BadSymbol, ccxt.BadRequest, ccxt.NotSupported, ccxt.AuthenticationError)
+        if isinstance(exc, rejections) and not isinstance(exc, ccxt.NetworkError):
+            return ExchangeRejected(text, exchange=name)
+        return ExchangeUnavailable(text, exchange=name)
 
 
 def _open_peer(exchange: str) -> Any:

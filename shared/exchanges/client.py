@@ -107,6 +107,10 @@ class ExchangeClient:
         """What one `fetch_ohlcv` of so many intervals costs."""
         return self.spec.weight_of(min(intervals_count, self.spec.candles.limit_of(timeframe)))
 
+    def weight_of_next(self, weight: int) -> int:
+        """What the request about to be sent costs, where that is known only then; else `weight`."""
+        return weight
+
     def ping(self, *, before_send: BeforeSend = None) -> int:
         """Whether the exchange answers; the round trip in ms."""
         spec = self.spec

@@ -24,7 +24,8 @@ class FetchedPage:
     covered). `exchange_now_ms` is an upper bound of the exchange's clock, None if it did not tell. `usage` are (period_ms,
     used weight) pairs. `history_start_ms`: the exchange has nothing older, and that is later than start_ms. `rows_count` are
     the rows received, before any was dropped. `missing_count` are intervals between the candles that have none, at an
-    exchange that gives one for intervals without trades too: the answer is damaged, or its market was halted.
+    exchange that gives one for intervals without trades too: the answer is damaged, or its market was halted;
+    `missing_before_count` those before the first candle, unless its history begins there.
     """
 
     candles: CandleBatch
@@ -34,6 +35,7 @@ class FetchedPage:
     history_start_ms: int | None
     rows_count: int
     missing_count: int = 0
+    missing_before_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +83,20 @@ def read_page(answer: Answer, spec: ExchangeSpec, request: CandlesRequest, asked
     covered_end_ms = end_ms
     if (is_filled or not spec.paging.is_by_window) and len(candles):
         covered_end_ms = min(end_ms, grid.close(int(candles.open_ms[-1])))
+    if spec.paging is Paging.LAST_N and not request.sends("start") and len(opens_ms):
+        # All that there is. Where it ends before the range does, it is perhaps of an earlier moment (a cache).
+        covered_end_ms = min(covered_end_ms, grid.close(int(opens_ms.max())))
+    history_start_ms = _history_start_ms(opens_ms, spec, request, asked)
+    is_begun = is_filled and history_start_ms is None and len(candles) > 0
     return FetchedPage(
         candles=candles,
         covered_end_ms=max(asked.start_ms, covered_end_ms),
         exchange_now_ms=exchange_now_ms,
         usage=read_usage(answer.headers, spec),
-        history_start_ms=_history_start_ms(opens_ms, spec, request, asked),
+        history_start_ms=history_start_ms,
         rows_count=len(rows),
         missing_count=_missing_count(candles, grid) if is_filled else 0,
+        missing_before_count=grid.count(asked.first_ms, int(candles.open_ms[0])) if is_begun else 0,
     )
 
 

@@ -99,13 +99,16 @@ class ExchangeDesk:
         grants = Grants(self._limits, connector, WAIT_MS_MAX, is_for_job=False)
         clock = ServerClock.stamped(0)
 
+        client = self._open_exchange(connector, lambda: clock.now_ms())
+
         def before_send() -> None:
             nonlocal clock
-            reservation = grants.acquire(weight, weight)
+            spent = client.weight_of_next(weight)
+            reservation = grants.acquire(spent, spent)
             clock = ServerClock(reservation.clock_ms, reservation.replied_monotonic)
 
         try:
-            answer = ask(self._open_exchange(connector, lambda: clock.now_ms()), before_send=before_send)
+            answer = ask(client, before_send=before_send)
             grants.note_answer()
         except Refused as exc:
             # A paused connector may be asked by people, so this is no room.

@@ -121,7 +121,7 @@ class PageFetcher:
         if not isinstance(fetched, FetchedPage):
             return fetched
         # What is not in the answer may have come since it was asked for.
-        now_ms = self._sent_ms
+        now_ms = self._sent_ms if self._is_sent else now_ms
         if fetched.exchange_now_ms is not None and fetched.exchange_now_ms < now_ms:
             self._exchange_behind_ms = now_ms - fetched.exchange_now_ms
             now_ms = fetched.exchange_now_ms
@@ -200,13 +200,15 @@ class PageFetcher:
         if self._is_sent:
             self.grants.note_answer()
         self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * 1000
-        if fetched.missing_count:
-            self._judge_hole(fetched)
+        # Of a job's first page nobody knows where the market begins.
+        missing_count = fetched.missing_count + (0 if self._cursor_ms is None else fetched.missing_before_count)
+        if missing_count:
+            self._judge_hole(missing_count)
         return fetched
 
-    def _judge_hole(self, fetched: FetchedPage) -> None:
+    def _judge_hole(self, count: int) -> None:
         """Raises MalformedPage, until that has been tried often enough."""
-        exchange, count = self.connector.exchange, fetched.missing_count
+        exchange = self.connector.exchange
         message = f"{exchange}: {count} candles are missing between others, though it leaves out none"
         if self.job.attempt < HOLE_BELIEVED_ATTEMPTS:
             raise MalformedPage(message, exchange=exchange)

@@ -247,7 +247,7 @@ class _Run:
         if history_start_ms is None:
             return
         self._history_start_ms = self._history_start_ms or history_start_ms
-        if self._cursor_ms is not None and history_start_ms > new_ms:
+        if history_start_ms > new_ms and (self._cursor_ms is not None or self._job.kind is not JobKind.LIVE):
             self._lost = {"from": to_datetime(new_ms), "to": to_datetime(history_start_ms)}
             event("history_lost", "ERROR", from_ms=new_ms, to_ms=history_start_ms)
 

@@ -9,6 +9,7 @@ import pytest
 
 from shared.domain.timeframes import TIMEFRAMES
 from shared.exchanges.catalog import EXCHANGES, load_spec
+from shared.exchanges.spec import Paging
 from tests.contract.bench import Bench
 from tests.contract.cases import CASES
 from tests.contract.ccxt_peer import open_ccxt, rows_of
@@ -16,6 +17,7 @@ from tests.contract.frozen_market import NOW_MS, truth
 
 # So many intervals before now a page begins, and so many rows it asks for: inside of the shortest history.
 BACK, LIMIT = 90, 40
+SPARE_ROWS_MAX = 2
 
 
 @cache
@@ -66,6 +68,8 @@ def test_both_ask_for_the_same_and_read_the_same(exchange: str, timeframe: str) 
     assert our_span is not None
     assert their_span is not None
     assert (our_span.market, our_span.timeframe) == (their_span.market, their_span.timeframe)
+    # No more than that span, but for rows at its edges that are asked for to be sure of them.
+    assert load_spec(exchange).paging is Paging.LAST_N or ours.rows_count <= LIMIT + SPARE_ROWS_MAX
     # The same payload, read by both decoders.
     payload = json.loads(bench.newest.body)
     read_by_ccxt = [row for row in parsed_by(peer, payload)(case.symbol, timeframe, start_ms) if start_ms <= row[0] < end_ms]
