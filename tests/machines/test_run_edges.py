@@ -264,3 +264,29 @@ def test_what_others_use_is_charged_even_if_it_is_little_once_the_window_is_near
     run_once(platform, add_job(platform, start_ms=END_MS - 10 * MINUTE_MS, indicators=[]))
     rest = platform.limits.reserve("binance", need=1, want=1_000, wait_ms_max=0, use_by_ms=100, transit_ms=0)
     assert rest.granted == 1_000 - 850 - 10 - 2
+
+
+def test_a_backfill_behind_the_exchanges_history_ends_and_says_so(platform: Platform, simulator: SimulatorProcess) -> None:
+    """Made in time and run too late: what is gone is told, in an alert, and the job is not due for ever."""
+    # The wall is where it is by the database's clock.
+    simulator.clock(freeze=False, offset_ms=0)
+    end_ms = platform.database.server_now_ms() // MINUTE_MS * MINUTE_MS
+    add_connector(platform, "gate", base_url=simulator.base_url("gate"))
+
+    def backfill(first: int, last: int) -> str:
+        start_at, end_at = (end_ms - minutes * MINUTE_MS for minutes in (first, last))
+        return add_job(platform, connector_id="gate", start_ms=start_at, end_ms=end_at, indicators=[])
+
+    gone, cut = backfill(12_000, 11_000), backfill(10_500, 9_500)
+    before = simulator.report()["gate"]["requests_total"]
+    assert run_once(platform, gone).outcome.value == "done"
+    assert simulator.report()["gate"]["requests_total"] == before
+    run_until_caught_up(platform, cut)
+    assert platform.jobs.get(cut)["status"] == "done"
+    stored = [to_ms(document["_id"]) for document in stored_documents(platform, "gate", "BTC/USDT", "1m")]
+    # A minute may have passed meanwhile.
+    assert stored[0] - end_ms + 9_990 * MINUTE_MS in (0, MINUTE_MS)
+    assert stored == list(range(stored[0], end_ms - 9_500 * MINUTE_MS, MINUTE_MS))
+    alerts = {alert["subject"]: alert["facts"] for alert in platform.alerts.list_("open", 10)}
+    assert set(alerts) == {f"jobs/{gone}/history", f"jobs/{cut}/history"}
+    assert to_ms(alerts[f"jobs/{cut}/history"]["to"]) == stored[0]
