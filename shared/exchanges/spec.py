@@ -112,7 +112,10 @@ class OtherThan:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """Moves a bound before it is sent: by whole candles, then by ms. Turns a half-open range into what the exchange expects."""
+    """Moves a bound before it is sent: by whole candles, then by ms. Turns a half-open range into what the exchange expects.
+
+    Where it is not known whether an end is among the rows, -1 ms is right for both.
+    """
 
     candles: int = 0
     ms: int = 0
@@ -254,7 +257,7 @@ class ErrorForm:
     """Where an answer carries its error, whatever its HTTP status, and what the errors mean: the first rule that fits.
 
     A code in `ok_codes` is no error. `other_code_paths`: where else a code may stand, if some errors have another form.
-    Where no rule fits, client.py judges by the status.
+    Where no rule fits, transport.py judges by the status.
     """
 
     rules: tuple[ErrorRule, ...]
@@ -338,6 +341,7 @@ class ExchangeSpec:
     symbols_weight: int = 1
     ping_weight: int = 1
     usage_headers: tuple[UsageHeader, ...] = ()
+    # The longest of them holds, in a ban too. Naming others leaves Retry-After out, unless it is named as well.
     wait_headers: tuple[WaitHeader, ...] = (WaitHeader("Retry-After", WaitForm.RETRY_AFTER),)
     # How long to stay away when throttled and neither a header nor the rule says.
     throttle_wait_ms: int = 60_000

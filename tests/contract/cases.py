@@ -15,8 +15,9 @@ class Case:
 
     `ccxt_id` and `ccxt_options` are the class and options that make ccxt read the same kind of market. `symbol` is traded
     all the time, `quiet` has intervals without trades, `unknown` does not exist. `errors` are answers as the exchange gives
-    them, (status, JSON or text), and what they mean. `ccxt_timeframes_off` are those that ccxt reads otherwise, with the
-    reason. `ccxt_needs_end`: ccxt tells the exchange no end, and so gets the newest unless the caller names one.
+    them, (status, JSON or text), and what they mean. `ccxt_has` switches off what ccxt would ask for and a reader of
+    candles does not need (`{"fetchCurrencies": False}`). `ccxt_timeframes_off` are those that ccxt reads otherwise, with
+    the reason. `ccxt_needs_end`: ccxt tells the exchange no end, and so gets the newest unless the caller names one.
     `hides_delisted`: its list of symbols names only what trades now.
     """
 

@@ -3,13 +3,14 @@
 from typing import Any
 
 import pytest
+from requests.structures import CaseInsensitiveDict
 
 from local_emulator.simulator.arrivals import Limit, Verdict, Window
 from local_emulator.simulator.wire_upbit import UPBIT
 from local_emulator.simulator.wires import WIRES
 from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
 from shared.exchanges.catalog import load_spec
-from shared.exchanges.headers import read_usage
+from shared.exchanges.headers import read_usage, read_wait_ms
 from tests.contract.bench import Bench
 from tests.contract.frozen_market import NOW_MS
 
@@ -438,6 +439,27 @@ def test_upbit_tells_what_remains_of_the_second_and_how_long_a_ban_lasts() -> No
     banned = UPBIT.refusal(Verdict("banned", 60_001), NOW_MS)
     assert banned.status == 418
     assert b"61 seconds" in banned.body
+
+
+@pytest.mark.parametrize("exchange", [name for name in WIRES if load_spec(name).usage_headers])
+def test_the_usage_that_an_exchange_tells_is_read(exchange: str) -> None:
+    spec, headers = load_spec(exchange), CaseInsensitiveDict[str]()
+    for rule in WIRES[exchange].limits:
+        window = Window(rule)
+        window.add(0, 1)
+        window.add(1_000_000, 2)
+        headers.update(WIRES[exchange].usage_headers(window))
+    assert read_usage(headers, spec) == tuple((header.period_ms, 3) for header in spec.usage_headers)
+
+
+@pytest.mark.parametrize("exchange", WIRES)
+def test_the_wait_that_an_exchange_tells_is_read(exchange: str) -> None:
+    spec = load_spec(exchange)
+    headers = CaseInsensitiveDict(WIRES[exchange].refusal(Verdict("throttled", 7_500), NOW_MS).headers)
+    told = any(header.name in headers for header in spec.wait_headers)
+    wait_ms = read_wait_ms(headers, spec, NOW_MS)
+    assert all(header.name in headers for header in spec.wait_headers if header.name != "Retry-After")
+    assert (7_500 <= wait_ms <= 8_999) if told and wait_ms is not None else (wait_ms is None and not told)
 
 
 def test_nobody_gets_one_coin_by_the_name_of_another() -> None:
