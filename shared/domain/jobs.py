@@ -82,7 +82,10 @@ def run_id_of(job_id: str, fence: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job as a run needs it. `cursor_ms` None: nothing asked yet. `end_ms` None: no end."""
+    """A job as a run needs it. `cursor_ms` None: nothing asked yet. `end_ms` None: no end.
+
+    `attempt` is how many runs in a row have failed; `last_error_code` is the last one's (an error's `code`).
+    """
 
     job_id: str
     connector_id: str
@@ -95,6 +98,7 @@ class Job:
     end_ms: int | None
     cursor_ms: int | None
     attempt: int
+    last_error_code: str | None
     indicators: tuple[Mapping[str, Any], ...]
     overlap: int
 
@@ -114,6 +118,7 @@ class Job:
             end_ms=None if document["end_at"] is None else to_ms(document["end_at"]),
             cursor_ms=None if cursor_at is None else to_ms(cursor_at),
             attempt=document["attempt"],
+            last_error_code=(document["last_error"] or {}).get("code"),
             indicators=tuple(document["indicators"]),
             overlap=document["overlap"],
         )

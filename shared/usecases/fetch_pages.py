@@ -207,10 +207,10 @@ class PageFetcher:
         return fetched
 
     def _judge_hole(self, count: int) -> None:
-        """Raises MalformedPage, until that has been tried often enough."""
+        """Raises MalformedPage, until that has been tried often enough. A run that failed otherwise has seen no hole."""
         exchange = self.connector.exchange
         message = f"{exchange}: {count} candles are missing between others, though it leaves out none"
-        if self.job.attempt < HOLE_BELIEVED_ATTEMPTS:
+        if self.job.attempt < HOLE_BELIEVED_ATTEMPTS or self.job.last_error_code != MalformedPage.code:
             raise MalformedPage(message, exchange=exchange)
         event("hole_believed", "WARNING", detail=message, attempt=self.job.attempt)
 

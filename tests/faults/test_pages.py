@@ -175,6 +175,18 @@ def test_a_hole_that_stays_is_believed_in_the_end(
     assert len(stored) == (NOW_MS // MINUTE_MS * MINUTE_MS - FILLED_START_MS) // MINUTE_MS - 1
 
 
+def test_a_hole_after_failures_of_another_kind_is_not_believed(
+    platform: Platform, simulator: SimulatorProcess, filled_job: tuple[str, str]
+) -> None:
+    """An exchange that comes back from an outage may well answer with half a page."""
+    exchange, job_id = filled_job
+    simulator.set_faults({"exchange": exchange, "kind": "status", "status": 503})
+    assert [run_once(platform, job_id).outcome.value for _ in range(3)] == ["failed"] * 3
+    simulator.set_faults({"exchange": exchange, "kind": "gap", "count": 1})
+    run_until_caught_up(platform, job_id)
+    assert_filled(platform, exchange)
+
+
 def test_what_is_behind_the_last_row_is_not_passed_where_the_exchange_leaves_out_none(
     platform: Platform, simulator: SimulatorProcess, filled_job: tuple[str, str]
 ) -> None:
