@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict, Window
+from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
 from local_emulator.simulator.market import Market
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
@@ -36,8 +36,8 @@ STATUS_ERRORS: Final = {
     418: (-1003, "Way too much request weight used; IP banned."),
     429: (-1003, "Too much request weight used; please use WebSocket Streams for live updates to avoid polling the API."),
     451: (0, "Service unavailable from a restricted location according to 'b. Eligibility' in our terms of use."),
-    500: (-1000, "An unknown error occurred while processing the request."),
     503: (-1008, "Server is currently overloaded with other requests. Please try again in a few minutes."),
+    None: (-1000, "An unknown error occurred while processing the request."),
 }
 
 
@@ -131,11 +131,13 @@ class Dialect:
                 Route(f"{self.prefix}/ping", answer=lambda _request: Reply.of_json({})),
                 Route(f"{self.prefix}/time", answer=lambda request: Reply.of_json({"serverTime": request.now_ms})),
             ),
-            refusal=_refusal,
-            error=_error,
+            refuse=_refusal,
+            errors=STATUS_ERRORS,
+            write_error=_failure,
+            told_wait={"Retry-After": "{s}"},
             # Ten: a burst that was under way when the limit broke is no ban yet, going on is.
             punishment=Punishment(counts_refused=True, ban_after=10),
-            usage_headers=_usage_headers,
+            told_usage={"x-mbx-used-weight": "{used}", "x-mbx-used-weight-{number}{letter}": "{used}"},
         )
 
     def _texts(self, values: FloatArray, decimals: int, rows: Rows) -> list[str]:
@@ -208,26 +210,19 @@ def _integer(query: Mapping[str, str], name: str) -> int | None:
 
 
 def _refused(code: int, message: str) -> Refused:
-    return Refused(Reply.of_json({"code": code, "msg": message}, 400))
+    return Refused(_failure(code, message))
 
 
 def _refusal(verdict: Verdict, now_ms: int) -> Reply:
-    retry_after = str(-(-verdict.retry_after_ms // 1_000))
     if verdict.status == "banned":
         until = now_ms + verdict.retry_after_ms
         message = f"Way too much request weight used; IP banned until {until}. Please use WebSocket Streams to avoid bans."
-        return Reply.of_json({"code": -1003, "msg": message}, 418, Retry_After=retry_after)
+        return _failure(-1003, message, 418)
     limit = verdict.broken or Limit(6_000, 60_000)
     number, _letter, word = period_in_words(limit.period_ms)
     message = f"Too much request weight used; current limit is {limit.limit} request weight per {number} {word}."
-    return Reply.of_json({"code": -1003, "msg": message}, 429, Retry_After=retry_after)
+    return _failure(-1003, message, 429)
 
 
-def _error(status: int) -> Reply:
-    code, message = STATUS_ERRORS.get(status, (-1000, "An unknown error occurred while processing the request."))
+def _failure(code: int, message: str, status: int = 400) -> Reply:
     return Reply.of_json({"code": code, "msg": message}, status)
-
-
-def _usage_headers(window: Window) -> dict[str, str]:
-    number, letter, _word = period_in_words(window.rule.period_ms)
-    return {"x-mbx-used-weight": str(window.grid_usage), f"x-mbx-used-weight-{number}{letter.lower()}": str(window.grid_usage)}

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
+    Errors,
     Refused,
     Reply,
     Route,
@@ -42,11 +43,13 @@ LIMIT_DEFAULT: Final = 200
 LIMIT_MAX: Final = 1_000
 INSTRUMENTS_DEFAULT: Final = 500
 BAN_MS: Final = 600_000
-STATUS_ERRORS: Final = {
+STATUS_ERRORS: Final[Errors] = {
+    # The address is shut out; nothing says for how long.
+    403: Reply(403, b"access too frequent", media_type="text/plain"),
     404: (10404, "Not found"),
     429: (10429, "System level frequency protection"),
-    500: (10016, "System error. Please try again later."),
     503: (10016, "Service is restarting"),
+    None: (10016, "System error. Please try again later."),
 }
 
 
@@ -123,8 +126,9 @@ class Category:
                 Route("/v5/market/instruments-info", answer=self.instruments),
                 Route("/v5/market/time", answer=_time),
             ),
-            refusal=_refusal,
-            error=_error,
+            errors=STATUS_ERRORS,
+            write_error=_failure,
+            throttle_status=403,
             punishment=Punishment(bans_at_once=True, ban_ms=BAN_MS, ban_ms_max=BAN_MS),
         )
 
@@ -148,17 +152,8 @@ def _answer(request: WireRequest, result: object) -> Reply:
 
 
 def _refused(request: WireRequest, message: str) -> Refused:
-    body = {"retCode": 10001, "retMsg": message, "result": {}, "retExtInfo": {}, "time": request.now_ms}
-    return Refused(Reply.of_json(body))
+    return Refused(_failure(10001, message, time=request.now_ms))
 
 
-def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    """The address is shut out; nothing says for how long."""
-    return _error(403)
-
-
-def _error(status: int) -> Reply:
-    if status == 403:
-        return Reply(403, b"access too frequent", media_type="text/plain")
-    code, message = STATUS_ERRORS.get(status, STATUS_ERRORS[500])
-    return Reply.of_json({"retCode": code, "retMsg": message, "result": {}, "retExtInfo": {}}, status)
+def _failure(code: int, message: str, status: int = 200, **more: object) -> Reply:
+    return Reply.of_json({"retCode": code, "retMsg": message, "result": {}, "retExtInfo": {}, **more}, status)

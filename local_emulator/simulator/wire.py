@@ -6,8 +6,8 @@ Everything else (choosing rows, counting, faults, serving) is the same for every
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 
@@ -92,19 +92,58 @@ class Route:
         return found.groupdict() if found else None
 
 
+# What an exchange says with a status; see Wire.
+Errors: TypeAlias = Mapping[int | None, tuple[Any, ...] | Reply]
+
+
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """One exchange. `usage_headers` go on every answer; `error` writes the body that comes with a status."""
+    """One exchange.
+
+    `errors` has for a status what `write_error` is told, in front of the status, or the whole answer; None is for every status
+    that is not among them. Who is too fast gets the answer of `throttle_status`, who is banned that of `ban_status` if there is
+    one, or both what `refuse` says; with the headers of `told_wait` ({ms} and {s}: for how long; {at_s}: until when).
+    `told_usage` goes on every answer: the {limit} of a window, what is {remaining} and what is {used} of it; a name may hold
+    the window's period as {number} and {letter}. All windows are told of, or that of `told_period_ms`.
+    """
 
     name: str
     limits: tuple[Limit, ...]
     markets: tuple[Market, ...]
     routes: tuple[Route, ...]
     punishment: Punishment
-    refusal: Callable[[Verdict, int], Reply]
-    error: Callable[[int], Reply]
+    errors: Errors
+    write_error: Callable[..., Reply]
+    throttle_status: int = 429
+    ban_status: int | None = None
+    refuse: Callable[[Verdict, int], Reply] | None = None
     omits_empty: bool = False
-    usage_headers: Callable[[Window], dict[str, str]] = lambda _window: {}
+    told_wait: Mapping[str, str] = field(default_factory=dict)
+    told_usage: Mapping[str, str] = field(default_factory=dict)
+    told_period_ms: int | None = None
+
+    def error(self, status: int) -> Reply:
+        """The answer that comes with a status."""
+        said = self.errors.get(status, self.errors[None])
+        return said if isinstance(said, Reply) else self.write_error(*said, status)
+
+    def refusal(self, verdict: Verdict, now_ms: int) -> Reply:
+        """The answer to who is too fast."""
+        status = self.ban_status if verdict.status == "banned" else None
+        reply = self.refuse(verdict, now_ms) if self.refuse else self.error(status or self.throttle_status)
+        wait_ms = verdict.retry_after_ms
+        wait = {"ms": wait_ms, "s": -(-wait_ms // 1_000), "at_s": -(-(now_ms + wait_ms) // 1_000)}
+        return replace(reply, headers={name: text.format(**wait) for name, text in self.told_wait.items()})
+
+    def usage_headers(self, window: Window) -> dict[str, str]:
+        """What every answer tells of that window."""
+        limit, period_ms = window.rule.limit, window.rule.period_ms
+        if not self.told_usage or self.told_period_ms not in (None, period_ms):
+            return {}
+        number, letter, _word = period_in_words(period_ms)
+        usage = {"limit": limit, "remaining": max(0, limit - window.usage), "used": window.grid_usage}
+        names = {"number": number, "letter": letter.lower()}
+        return {name.format(**names): text.format(**usage) for name, text in self.told_usage.items()}
 
 
 def json_object(body: bytes) -> dict[str, Any]:

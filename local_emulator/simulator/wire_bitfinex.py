@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
@@ -28,14 +28,15 @@ LIMIT_DEFAULT: Final = 100
 LIMIT_MAX: Final = 10_000
 NAMES: Final = {"USDT": "UST", "USDC": "UDC"}
 BLOCK_MS: Final = 60_000
-STATUS_ERRORS: Final[dict[int, object]] = {
-    429: ["error", 11010, "ratelimit: error"],
-    500: ["error", 10000, "unknown"],
-    503: {
-        "code": 503,
-        "error": "temporarily_unavailable",
-        "error_description": "Sorry, the service is temporarily unavailable. See https://www.bitfinex.com/ for more info.",
-    },
+UNAVAILABLE: Final = {
+    "code": 503,
+    "error": "temporarily_unavailable",
+    "error_description": "Sorry, the service is temporarily unavailable. See https://www.bitfinex.com/ for more info.",
+}
+STATUS_ERRORS: Final = {
+    429: (["error", 11010, "ratelimit: error"],),
+    503: (UNAVAILABLE,),
+    None: (["error", 10000, "unknown"],),
 }
 # A pair that does not exist is no error: nothing has ever been traded there.
 NOBODY: Final = Market("NOBODY/USD", 1.0, 2, 1.0, is_generated=False)
@@ -104,14 +105,6 @@ def _bad_parameter(name: str) -> Refused:
     return Refused(Reply.of_json(["error", 10020, f"{name}: invalid"], 500))
 
 
-def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    return _error(429)
-
-
-def _error(status: int) -> Reply:
-    return Reply.of_json(STATUS_ERRORS.get(status, STATUS_ERRORS[500]), status)
-
-
 BITFINEX: Final = Wire(
     name="bitfinex",
     limits=(Limit(30, 60_000),),
@@ -121,8 +114,8 @@ BITFINEX: Final = Wire(
         Route("/v2/conf/{labels}", answer=_configuration),
         Route("/v2/platform/status", answer=lambda _request: Reply.of_json([1])),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=Reply.of_json,
     punishment=Punishment(counts_refused=False, bans_at_once=True, ban_ms=BLOCK_MS, ban_ms_max=BLOCK_MS),
     omits_empty=True,
 )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict, Window
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import DOLLAR_MARKETS, QUIET, Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
@@ -51,6 +51,7 @@ STATUS_ERRORS: Final = {
     429: ("429", "Too Many Requests"),
     500: ("40725", "service return an error"),
     503: ("40200", "Server upgrade, please try again later"),
+    None: ("40015", "System is abnormal, please try again later"),
 }
 
 
@@ -143,20 +144,8 @@ def _refused(request: WireRequest, code: str, message: str) -> Refused:
     return Refused(Reply.of_json({"code": code, "msg": message, "requestTime": request.now_ms, "data": None}, 400))
 
 
-def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    return _error(429)
-
-
-def _error(status: int) -> Reply:
-    code, message = STATUS_ERRORS.get(status, ("40015", "System is abnormal, please try again later"))
+def _failure(code: str, message: str, status: int) -> Reply:
     return Reply.of_json({"code": code, "msg": message, "data": None}, status)
-
-
-def _usage_headers(window: Window) -> dict[str, str]:
-    """Only the second is told, not the minute."""
-    if window.rule.period_ms != PERIOD_MS:
-        return {}
-    return {"x-mbx-used-remain-limit": str(max(0, window.rule.limit - window.usage))}
 
 
 BITGET: Final = Wire(
@@ -171,9 +160,10 @@ BITGET: Final = Wire(
         Route("/api/v2/margin/currencies", answer=lambda request: _answer(request, [])),
         Route("/api/v2/public/time", answer=lambda request: _answer(request, {"serverTime": str(request.now_ms)})),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
     punishment=Punishment(counts_refused=False),
     omits_empty=True,
-    usage_headers=_usage_headers,
+    told_usage={"x-mbx-used-remain-limit": "{remaining}"},
+    told_period_ms=PERIOD_MS,  # of the second, not of the minute
 )

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
@@ -31,6 +31,7 @@ STATUS_ERRORS: Final = {
     400: ("400.001", "Unknown validation error."),
     404: ("404.001", "Unknown not found error."),
     429: ("400.067", "Request rejected due to exceeded client rate limit."),
+    None: ("500.001", "Unknown server error."),
 }
 
 
@@ -38,7 +39,7 @@ def _span(request: WireRequest) -> Span:
     query = request.query
     market = find_market(request, _market_symbol, request.path_params["pair"])
     if market is None:
-        raise Refused(_coded("404.003", "Currency pair not found for corresponding request.", 404))
+        raise Refused(_failure("404.003", "Currency pair not found for corresponding request.", 404))
     if query.get("step", "") not in STEPS:
         raise _invalid("step")
     frame = TIMEFRAMES[STEPS[query["step"]]]
@@ -93,7 +94,7 @@ def _market_symbol(market: Market) -> str:
     return f"{market.base}{market.quote}".lower()
 
 
-def _coded(code: str, explanation: str, status: int) -> Reply:
+def _failure(code: str, explanation: str, status: int) -> Reply:
     answer = {"status": "error", "reason": explanation, "response_code": code, "response_explanation": explanation}
     return Reply.of_json(answer, status)
 
@@ -101,14 +102,6 @@ def _coded(code: str, explanation: str, status: int) -> Reply:
 def _invalid(field: str) -> Refused:
     error = {"field": field, "message": f"Invalid value for {field}.", "code": "invalid"}
     return Refused(Reply.of_json({"code": "validation-error", "errors": [error]}, 400))
-
-
-def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    return _error(429)
-
-
-def _error(status: int) -> Reply:
-    return _coded(*STATUS_ERRORS.get(status, ("500.001", "Unknown server error.")), status)
 
 
 BITSTAMP: Final = Wire(
@@ -120,7 +113,7 @@ BITSTAMP: Final = Wire(
         Route("/api/v2/markets/", answer=_markets),
         Route("/api/v2/ticker/btcusd/", answer=lambda request: Reply.of_json({"timestamp": str(request.now_ms // 1_000)})),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
     punishment=Punishment(),
 )

@@ -4,7 +4,7 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import Refused, Reply, Route, Span, Wire, WireRequest
@@ -15,12 +15,12 @@ ROWS_MAX: Final = 300
 TOO_WIDE: Final = (
     "granularity too small for the requested time range. Count of aggregations requested exceeds 300"  # their own words
 )
-STATUS_MESSAGES: Final = {
-    403: "Forbidden",
-    429: "Public rate limit exceeded",
-    451: "Unavailable For Legal Reasons",
-    500: "Internal server error",
-    503: "Service Unavailable",
+STATUS_ERRORS: Final = {
+    403: ("Forbidden",),
+    429: ("Public rate limit exceeded",),
+    451: ("Unavailable For Legal Reasons",),
+    503: ("Service Unavailable",),
+    None: ("Internal server error",),
 }
 
 
@@ -126,15 +126,11 @@ def _time(request: WireRequest) -> Reply:
 
 
 def _refused(message: str, status: int = 400) -> Refused:
-    return Refused(Reply.of_json({"message": message}, status))
+    return Refused(_failure(message, status))
 
 
-def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    return _error(429)
-
-
-def _error(status: int) -> Reply:
-    return Reply.of_json({"message": STATUS_MESSAGES.get(status, "Internal server error")}, status)
+def _failure(message: str, status: int = 400) -> Reply:
+    return Reply.of_json({"message": message}, status)
 
 
 COINBASE: Final = Wire(
@@ -148,8 +144,8 @@ COINBASE: Final = Wire(
         Route("/currencies", answer=_currencies),
         Route("/time", answer=_time),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
     punishment=Punishment(counts_refused=False),
     omits_empty=True,
 )

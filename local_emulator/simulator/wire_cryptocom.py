@@ -5,10 +5,11 @@ Undocumented: both bounds are taken as exclusive, which is how ccxt asks.
 
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
+    Errors,
     Refused,
     Reply,
     Route,
@@ -33,12 +34,14 @@ INTERVALS: Final = {
 INTERVAL_DEFAULT: Final = "M1"
 COUNT_DEFAULT: Final = 25
 COUNT_MAX: Final = 300
-STATUS_ERRORS: Final = {
+STATUS_ERRORS: Final[Errors] = {
     403: (40103, "IP_ILLEGAL"),
+    # From the server, not from the exchange.
+    404: Reply.of_json({"status": 404, "error": "Not Found", "path": "/v1/public"}, 404),
     408: (40801, "REQUEST_TIMEOUT"),
     429: (42901, "TOO_MANY_REQUESTS"),
-    500: (50001, "ERR_INTERNAL"),
     503: (9010001, "SYSTEM_MAINTENANCE"),
+    None: (50001, "ERR_INTERNAL"),
 }
 
 
@@ -133,18 +136,10 @@ def _invalid(name: str) -> Refused:
 
 
 def _refused(message: str) -> Refused:
-    return Refused(Reply.of_json({"code": 40004, "message": message}, 400))
+    return Refused(_failure(40004, message))
 
 
-def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    return _error(429)
-
-
-def _error(status: int) -> Reply:
-    if status == 404:
-        # From the server, not from the exchange.
-        return Reply.of_json({"status": 404, "error": "Not Found", "path": "/v1/public"}, 404)
-    code, message = STATUS_ERRORS.get(status, STATUS_ERRORS[500])
+def _failure(code: int, message: str, status: int = 400) -> Reply:
     return Reply.of_json({"code": code, "message": message}, status)
 
 
@@ -157,7 +152,7 @@ CRYPTOCOM: Final = Wire(
         Route("/exchange/v1/public/get-instruments", answer=_instruments, weight=4),
         Route("/exchange/v1/public/get-book", answer=_book),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
     punishment=Punishment(counts_refused=False),
 )

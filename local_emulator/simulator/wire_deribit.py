@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, markets_quoted_in, perpetuals
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
@@ -41,8 +41,8 @@ STATUS_ERRORS: Final = {
     403: (13021, "forbidden"),
     404: (-32601, "Method not found"),
     429: (10028, "too_many_requests"),
-    500: (11094, "internal_server_error"),
     503: (11051, "system_maintenance"),
+    None: (11094, "internal_server_error"),
 }
 
 
@@ -152,18 +152,10 @@ def _stamps(now_ms: int) -> dict[str, object]:
 
 def _bad_parameter(name: str) -> Refused:
     data = {"reason": "invalid value", "param": name}
-    return Refused(_failure(400, -32602, "Invalid params", data=data))
+    return Refused(_failure(-32602, "Invalid params", data=data))
 
 
-def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    return _error(429)
-
-
-def _error(status: int) -> Reply:
-    return _failure(status, *STATUS_ERRORS.get(status, (11094, "internal_server_error")))
-
-
-def _failure(status: int, code: int, message: str, **more: object) -> Reply:
+def _failure(code: int, message: str, status: int = 400, **more: object) -> Reply:
     return Reply.of_json({"jsonrpc": "2.0", "error": {"message": message, "code": code, **more}, "testnet": False}, status)
 
 
@@ -181,7 +173,7 @@ DERIBIT: Final = Wire(
         Route("/api/v2/public/get_instruments", answer=_instruments, weight=20),
         Route("/api/v2/public/get_time", answer=lambda request: _answer(request, request.now_ms)),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
     punishment=Punishment(counts_refused=False),
 )

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict, Window
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
@@ -39,6 +39,7 @@ STATUS_ERRORS: Final = {
     429: ("TOO_MANY_REQUESTS", "Request Rate limit Exceeded"),
     500: ("INTERNAL", "Internal server error"),
     503: ("TOO_BUSY", "System is busy"),
+    None: ("SERVER_ERROR", "Server error"),
 }
 
 
@@ -135,25 +136,11 @@ def _bad_value(name: str, value: object) -> Refused:
 
 
 def _refused(label: str, message: str) -> Refused:
-    return Refused(Reply.of_json({"label": label, "message": message}, 400))
+    return Refused(_failure(label, message))
 
 
-def _refusal(verdict: Verdict, now_ms: int) -> Reply:
-    reply = _error(429)
-    reset_s = -(-(now_ms + verdict.retry_after_ms) // 1_000)
-    return Reply(reply.status, reply.body, {"X-Gate-RateLimit-Reset-Timestamp": str(reset_s)})
-
-
-def _error(status: int) -> Reply:
-    label, message = STATUS_ERRORS.get(status, ("SERVER_ERROR", "Server error"))
+def _failure(label: str, message: str, status: int = 400) -> Reply:
     return Reply.of_json({"label": label, "message": message}, status)
-
-
-def _usage_headers(window: Window) -> dict[str, str]:
-    return {
-        "X-Gate-RateLimit-Limit": str(window.rule.limit),
-        "X-Gate-RateLimit-Requests-Remain": str(max(0, window.rule.limit - window.usage)),
-    }
 
 
 GATE: Final = Wire(
@@ -166,8 +153,9 @@ GATE: Final = Wire(
         Route("/api/v4/margin/currency_pairs", answer=lambda _request: Reply.of_json([])),
         Route("/api/v4/spot/time", answer=lambda request: Reply.of_json({"server_time": request.now_ms})),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
     punishment=Punishment(counts_refused=False),
-    usage_headers=_usage_headers,
+    told_usage={"X-Gate-RateLimit-Limit": "{limit}", "X-Gate-RateLimit-Requests-Remain": "{remaining}"},
+    told_wait={"X-Gate-RateLimit-Reset-Timestamp": "{at_s}"},
 )

@@ -4,7 +4,7 @@ from typing import Final
 
 import numpy as np
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import Refused, Reply, Route, Span, Wire, WireRequest, find_market, listed_markets
@@ -24,9 +24,9 @@ STATUS_ERRORS: Final = {
     403: ("MissingRole", "You do not have the role that is needed to access this endpoint"),
     404: ("EndpointNotFound", "API entry point not found"),
     429: ("RateLimit", "Requests were made too frequently"),
-    500: ("System", "We are experiencing technical issues"),
     502: ("System", "We are investigating technical issues with the Gemini Exchange."),
     503: ("Maintenance", "The Gemini Exchange is currently undergoing maintenance."),
+    None: ("System", "We are experiencing technical issues"),
 }
 
 
@@ -37,7 +37,7 @@ def _span(request: WireRequest) -> Span:
         raise Refused(Reply(400, f"Supplied value '{name}' is not a valid symbol".encode(), media_type="text/plain"))
     if request.path_params["width"] not in WIDTHS:
         message = f"time_frame expects one of the following: [{WIDTHS_SAID}]"
-        raise Refused(_reason("InvalidParameterValue", message, 400))
+        raise Refused(_failure("InvalidParameterValue", message, 400))
     timeframe, rows = WIDTHS[request.path_params["width"]]
     frame = TIMEFRAMES[timeframe]
     return Span(market, frame, frame.shift(frame.floor(request.now_ms), 1 - rows))
@@ -61,16 +61,8 @@ def _symbol_id(market: Market) -> str:
     return (market.base + market.quote).lower()
 
 
-def _reason(reason: str, message: str, status: int) -> Reply:
+def _failure(reason: str, message: str, status: int) -> Reply:
     return Reply.of_json({"result": "error", "reason": reason, "message": message}, status)
-
-
-def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    return _error(429)
-
-
-def _error(status: int) -> Reply:
-    return _reason(*STATUS_ERRORS.get(status, STATUS_ERRORS[500]), status)
 
 
 GEMINI: Final = Wire(
@@ -82,7 +74,7 @@ GEMINI: Final = Wire(
         Route("/v2/candles/{symbol}/{width}", span=_span, page=_page),
         Route("/v1/symbols", answer=_symbols),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
     punishment=Punishment(counts_refused=False),
 )

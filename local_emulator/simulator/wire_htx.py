@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
@@ -27,9 +27,11 @@ SIZE_DEFAULT: Final = 150
 KLINE_SIZE_MAX: Final = 2_000
 RANGE_SIZE_MAX: Final = 1_000
 STATUS_ERRORS: Final = {
+    200: ("bad-request", "429 too many request"),
     404: ("not-found", "Not Found"),
     429: ("too-many-requests", "exceeded rate limit"),
     504: ("timeout", "Request Timeout"),
+    None: ("gateway-internal-error", "Failed to load data. Try again later."),
 }
 
 
@@ -113,20 +115,11 @@ def _bad_parameter(name: str) -> Refused:
 
 
 def _refused(code: str, message: str) -> Refused:
-    return Refused(_failed(code, message, 200))
+    return Refused(_failure(code, message))
 
 
-def _failed(code: str, message: str, status: int) -> Reply:
+def _failure(code: str, message: str, status: int = 200) -> Reply:
     return Reply.of_json({"status": "error", "err-code": code, "err-msg": message, "data": None}, status)
-
-
-def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    # With status 200 too.
-    return _failed("bad-request", "429 too many request", 200)
-
-
-def _error(status: int) -> Reply:
-    return _failed(*STATUS_ERRORS.get(status, ("gateway-internal-error", "Failed to load data. Try again later.")), status)
 
 
 HTX: Final = Wire(
@@ -139,7 +132,8 @@ HTX: Final = Wire(
         Route("/v1/common/symbols", answer=_symbols),
         Route("/v1/common/timestamp", answer=lambda request: Reply.of_json({"status": "ok", "data": request.now_ms})),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
+    throttle_status=200,  # the refusal too
     punishment=Punishment(counts_refused=False),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, perpetuals
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
@@ -36,7 +36,7 @@ def _span(request: WireRequest) -> Span:
     asked = _range(json_object(request.body))
     market = find_market(request, _coin, asked["coin"])
     if market is None:
-        raise Refused(_error(500))
+        raise Refused(_failure(500))
     frame = TIMEFRAMES[asked["interval"]]
     oldest_ms = frame.shift(frame.floor(request.now_ms), 1 - CANDLES_MAX)
     # Every candle that shares a moment with the range.
@@ -114,11 +114,7 @@ def _unreadable() -> Refused:
     return Refused(Reply(422, b"Failed to deserialize the JSON body into the target type", media_type="text/plain"))
 
 
-def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    return _error(429)
-
-
-def _error(status: int) -> Reply:
+def _failure(status: int) -> Reply:
     """Whatever went wrong, that is all it says."""
     return Reply(status, b"null")
 
@@ -140,8 +136,8 @@ HYPERLIQUID: Final = Wire(
         ),
         Route("/info", method="POST", answer=lambda _request: _unreadable().reply, weight=WEIGHT),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors={None: ()},
+    write_error=_failure,
     punishment=Punishment(counts_refused=False),
     omits_empty=True,
 )

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import Refused, Reply, Route, Span, Wire, WireRequest, texts
@@ -28,7 +28,8 @@ COMMITTED_MAX: Final = 720
 LEGACY_IDS: Final = {"BTC": "XXBT", "ETH": "XETH", "LTC": "XLTC", "XRP": "XXRP", "ZEC": "XZEC", "USD": "ZUSD"}
 ALT_NAMES: Final = {"BTC": "XBT", "DOGE": "XDG"}
 VOLUME_DECIMALS: Final = 8
-STATUS_ERRORS: Final = {429: "EGeneral:Too many requests", 503: "EService:Unavailable", 500: "EGeneral:Internal error"}
+TOO_FAST: Final = ("EGeneral:Too many requests",)
+STATUS_ERRORS: Final = {200: TOO_FAST, 429: TOO_FAST, 503: ("EService:Unavailable",), None: ("EGeneral:Internal error",)}
 
 
 def _span(request: WireRequest) -> Span:
@@ -139,15 +140,11 @@ def _answer(result: object) -> Reply:
 
 
 def _refused(error: str) -> Refused:
-    return Refused(Reply.of_json({"error": [error]}))
+    return Refused(_failure(error))
 
 
-def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    return Reply.of_json({"error": ["EGeneral:Too many requests"]})
-
-
-def _error(status: int) -> Reply:
-    return Reply.of_json({"error": [STATUS_ERRORS.get(status, "EGeneral:Internal error")]}, status)
+def _failure(error: str, status: int = 200) -> Reply:
+    return Reply.of_json({"error": [error]}, status)
 
 
 KRAKEN: Final = Wire(
@@ -161,7 +158,8 @@ KRAKEN: Final = Wire(
         Route("/0/public/Time", answer=_time),
         Route("/0/public/SystemStatus", answer=lambda _request: _answer({"status": "online"})),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
+    throttle_status=200,
     punishment=Punishment(counts_refused=False),
 )

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict, Window
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
@@ -34,6 +34,7 @@ STATUS_ERRORS: Final = {
     403: ("400302", "Our services are currently unavailable in the U.S."),
     404: ("404000", "URL Not Found"),
     429: ("429000", "Too many requests. User-level rate limit exceeded."),
+    None: ("500000", "Internal Server Error"),
 }
 
 
@@ -105,24 +106,11 @@ def _bad_parameter(name: str) -> Refused:
 
 
 def _refused(code: str, message: str) -> Refused:
-    return Refused(Reply.of_json({"code": code, "msg": message}))
+    return Refused(_failure(code, message))
 
 
-def _refusal(verdict: Verdict, _now_ms: int) -> Reply:
-    reply = _error(429)
-    return Reply(reply.status, reply.body, {"gw-ratelimit-reset": str(verdict.retry_after_ms)})
-
-
-def _error(status: int) -> Reply:
-    code, message = STATUS_ERRORS.get(status, ("500000", "Internal Server Error"))
+def _failure(code: str, message: str, status: int = 200) -> Reply:
     return Reply.of_json({"code": code, "msg": message}, status)
-
-
-def _usage_headers(window: Window) -> dict[str, str]:
-    return {
-        "gw-ratelimit-limit": str(window.rule.limit),
-        "gw-ratelimit-remaining": str(max(0, window.rule.limit - window.usage)),
-    }
 
 
 KUCOIN: Final = Wire(
@@ -134,9 +122,10 @@ KUCOIN: Final = Wire(
         Route("/api/v2/symbols", weight=4, answer=_symbols),
         Route("/api/v1/timestamp", weight=3, answer=lambda request: _answer(request.now_ms)),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
     punishment=Punishment(counts_refused=False),
     omits_empty=True,
-    usage_headers=_usage_headers,
+    told_usage={"gw-ratelimit-limit": "{limit}", "gw-ratelimit-remaining": "{remaining}"},
+    told_wait={"gw-ratelimit-reset": "{ms}"},
 )

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
@@ -35,6 +35,7 @@ STATUS_ERRORS: Final = {
     501: (501, "System busy"),
     503: (503, "Service not available, please try again"),
     504: (504, "Gateway Time-out"),
+    None: (500, "Internal error"),
 }
 
 
@@ -113,16 +114,10 @@ def _bad_parameter(name: str) -> Refused:
 
 
 def _refused(code: int, message: str) -> Refused:
-    return Refused(Reply.of_json({"code": code, "msg": message}, 400))
+    return Refused(_failure(code, message))
 
 
-def _refusal(verdict: Verdict, _now_ms: int) -> Reply:
-    reply = _error(418 if verdict.status == "banned" else 429)
-    return Reply(reply.status, reply.body, {"Retry-After": str(-(-verdict.retry_after_ms // 1_000))})
-
-
-def _error(status: int) -> Reply:
-    code, message = STATUS_ERRORS.get(status, (500, "Internal error"))
+def _failure(code: int, message: str, status: int = 400) -> Reply:
     return Reply.of_json({"code": code, "msg": message}, status)
 
 
@@ -138,7 +133,9 @@ MEXC: Final = Wire(
         # No contracts: for who asks for all markets at once.
         Route("/api/v1/contract/detail", answer=lambda _request: Reply.of_json({"success": True, "code": 0, "data": []})),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
+    ban_status=418,
+    told_wait={"Retry-After": "{s}"},
     punishment=Punishment(counts_refused=True, ban_after=10),
 )

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
@@ -41,8 +41,8 @@ RECENT_BARS: Final = 1_440
 STATUS_ERRORS: Final = {
     403: ("50030", "You don't have permission to use this API endpoint"),
     429: ("50011", "Too Many Requests"),
-    500: ("50026", "System error. Try again later"),
     503: ("50001", "Service temporarily unavailable. Try again later"),
+    None: ("50026", "System error. Try again later"),
 }
 
 
@@ -131,15 +131,10 @@ def _bad_parameter(name: str) -> Refused:
 
 
 def _refused(code: str, message: str) -> Refused:
-    return Refused(Reply.of_json({"code": code, "msg": message, "data": []}))
+    return Refused(_failure(code, message))
 
 
-def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    return _error(429)
-
-
-def _error(status: int) -> Reply:
-    code, message = STATUS_ERRORS.get(status, ("50026", "System error. Try again later"))
+def _failure(code: str, message: str, status: int = 200) -> Reply:
     return Reply.of_json({"code": code, "msg": message, "data": []}, status)
 
 
@@ -153,7 +148,7 @@ OKX: Final = Wire(
         Route("/api/v5/public/instruments", answer=_instruments),
         Route("/api/v5/public/time", answer=lambda request: _answer([{"ts": str(request.now_ms)}])),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
     punishment=Punishment(counts_refused=False),
 )

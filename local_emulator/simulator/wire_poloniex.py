@@ -5,7 +5,7 @@ Undocumented: the end is taken as inclusive, and rows as ascending.
 
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
+from local_emulator.simulator.arrivals import Limit, Punishment
 from local_emulator.simulator.market import Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
@@ -44,8 +44,8 @@ PARAMETER_ERRORS: Final = {
 STATUS_ERRORS: Final = {
     404: (404, "Not Found"),
     429: (429, "Too many requests"),
-    500: (500, "Internal System Error"),
     503: (24201, "Service busy. Try again later"),
+    None: (500, "Internal System Error"),
 }
 
 
@@ -119,16 +119,10 @@ def _symbol(market: Market) -> str:
 
 
 def _invalid(name: str) -> Refused:
-    code, message = PARAMETER_ERRORS[name]
-    return Refused(Reply.of_json({"code": code, "message": message}, 400))
+    return Refused(_failure(*PARAMETER_ERRORS[name], 400))
 
 
-def _refusal(_verdict: Verdict, _now_ms: int) -> Reply:
-    return _error(429)
-
-
-def _error(status: int) -> Reply:
-    code, message = STATUS_ERRORS.get(status, STATUS_ERRORS[500])
+def _failure(code: int, message: str, status: int) -> Reply:
     return Reply.of_json({"code": code, "message": message}, status)
 
 
@@ -145,7 +139,7 @@ POLONIEX: Final = Wire(
             "/v3/market/allInstruments", answer=lambda _request: Reply.of_json({"code": "200", "msg": "Success", "data": []})
         ),
     ),
-    refusal=_refusal,
-    error=_error,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
     punishment=Punishment(counts_refused=False),
 )

@@ -3,10 +3,11 @@
 from datetime import UTC, datetime
 from typing import Final
 
-from local_emulator.simulator.arrivals import Limit, Punishment, Verdict, Window
+from local_emulator.simulator.arrivals import Limit, Punishment, Verdict
 from local_emulator.simulator.market import Market, markets_quoted_in
 from local_emulator.simulator.rows import Rows
 from local_emulator.simulator.wire import (
+    Errors,
     Refused,
     Reply,
     Route,
@@ -33,11 +34,11 @@ COUNT_MAX: Final = 200
 KOREA_MS: Final = 9 * HOUR_MS
 MALFORMED: Final = "Invalid parameter. Check the given value!"  # their own words
 MISSING: Final = "Missing request parameter error. Check the required parameters!"
-STATUS_ERRORS: Final[dict[int, tuple[str | int, str]]] = {
+STATUS_ERRORS: Final[Errors] = {
     404: (404, "Code not found"),
     418: ("too_many_requests", "Too many requests. Blocked for a while."),
     429: ("too_many_requests", "Too many requests"),
-    500: ("server_error", "Server error"),
+    None: ("server_error", "Server error"),
 }
 
 
@@ -51,7 +52,7 @@ def _minutes_span(request: WireRequest) -> Span:
 def _periods_span(request: WireRequest) -> Span:
     name = PERIODS.get(request.path_params["period"])
     if name is None:
-        raise Refused(_error(404))
+        raise Refused(UPBIT.error(404))
     return _span(request, TIMEFRAMES[name])
 
 
@@ -61,7 +62,7 @@ def _span(request: WireRequest, frame: Timeframe) -> Span:
         raise _refused(400, MISSING)
     market = find_market(request, _code, query["market"])
     if market is None:
-        raise Refused(_error(404))
+        raise Refused(UPBIT.error(404))
     count = whole_number(query, "count", lambda _name: _refused(400, MALFORMED))
     count = COUNT_DEFAULT if count is None else count
     if count < 1:
@@ -119,7 +120,7 @@ def _codes(request: WireRequest) -> Reply:
 def _ticker(request: WireRequest) -> Reply:
     markets = [find_market(request, _code, code) for code in request.query.get("markets", "").split(",")]
     if None in markets:
-        raise Refused(_error(404))
+        raise Refused(UPBIT.error(404))
     return Reply.of_json(
         [
             {"market": _code(market), "trade_price": market.price_usual, "timestamp": request.now_ms}
@@ -134,24 +135,17 @@ def _code(market: Market) -> str:
 
 
 def _refused(name: int | str, message: str) -> Refused:
-    return Refused(Reply.of_json({"error": {"name": name, "message": message}}, 400))
+    return Refused(_failure(name, message))
 
 
 def _refusal(verdict: Verdict, _now_ms: int) -> Reply:
     if verdict.status != "banned":
-        return _error(429)
-    message = f"Too many requests. Blocked for {-(-verdict.retry_after_ms // 1_000)} seconds."
-    return Reply.of_json({"error": {"name": "too_many_requests", "message": message}}, 418)
+        return UPBIT.error(429)
+    return _failure("too_many_requests", f"Too many requests. Blocked for {-(-verdict.retry_after_ms // 1_000)} seconds.", 418)
 
 
-def _error(status: int) -> Reply:
-    name, message = STATUS_ERRORS.get(status, STATUS_ERRORS[500])
+def _failure(name: int | str, message: str, status: int = 400) -> Reply:
     return Reply.of_json({"error": {"name": name, "message": message}}, status)
-
-
-def _usage_headers(window: Window) -> dict[str, str]:
-    # The minute's part is dead.
-    return {"Remaining-Req": f"group=candles; min=600; sec={max(0, window.rule.limit - window.usage)}"}
 
 
 UPBIT: Final = Wire(
@@ -164,9 +158,10 @@ UPBIT: Final = Wire(
         Route("/v1/market/all", answer=_codes),
         Route("/v1/ticker", answer=_ticker),
     ),
-    refusal=_refusal,
-    error=_error,
+    refuse=_refusal,
+    errors=STATUS_ERRORS,
+    write_error=_failure,
     punishment=Punishment(counts_refused=False, ban_after=10, ban_ms=60_000),
-    usage_headers=_usage_headers,
+    told_usage={"Remaining-Req": "group=candles; min=600; sec={remaining}"},  # the minute's part is dead
     omits_empty=True,
 )
