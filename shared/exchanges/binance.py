@@ -3,8 +3,9 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.binance_family import ERRORS, KLINES, MARKETS, ROWS, TIMEFRAMES, USAGE_HEADERS
-from shared.exchanges.spec import ExchangeSpec, Paging, SymbolForm
+from shared.exchanges.binance_family import ERROR_RULES, ERRORS, KLINES, MARKET_ROWS, MARKETS, ROWS, TIMEFRAMES, USAGE_HEADERS
+from shared.exchanges.own_names import SymbolForm
+from shared.exchanges.spec import ExchangeSpec, Paging
 
 SPEC: Final = ExchangeSpec(
     name="binance",
@@ -21,7 +22,9 @@ SPEC: Final = ExchangeSpec(
     candles=KLINES,
     rows=ROWS,
     errors=ERRORS,
+    error_rules=ERROR_RULES,
     markets=MARKETS,
+    market_rows=MARKET_ROWS,
     ping_path="/api/v3/ping",
     quirks=(
         "Not served to the United States, nor from cloud regions there: it answers 451, and the job goes to error.",

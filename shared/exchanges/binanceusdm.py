@@ -4,8 +4,9 @@ from dataclasses import replace
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.binance_family import ERRORS, KLINES, MARKETS, ROWS, TIMEFRAMES, USAGE_HEADERS
-from shared.exchanges.spec import ExchangeSpec, Paging, SymbolForm
+from shared.exchanges.binance_family import ERROR_RULES, ERRORS, KLINES, MARKET_ROWS, ROWS, TIMEFRAMES, USAGE_HEADERS
+from shared.exchanges.own_names import SymbolForm
+from shared.exchanges.spec import ExchangeSpec, MarketsRequest, Paging
 
 SPEC: Final = ExchangeSpec(
     name="binanceusdm",
@@ -28,12 +29,10 @@ SPEC: Final = ExchangeSpec(
     candles=replace(KLINES, path="/fapi/v1/klines", page_limit=499),
     rows=ROWS,
     errors=ERRORS,
-    markets=replace(
-        MARKETS,
-        path="/fapi/v1/exchangeInfo",
-        settle_key="marginAsset",
-        id_pattern=r"[^_]+",  # contracts with a date end in _ and the date
-    ),
+    error_rules=ERROR_RULES,
+    markets=MarketsRequest("/fapi/v1/exchangeInfo"),
+    # Contracts with a date end in _ and the date.
+    market_rows=replace(MARKET_ROWS, settle_key="marginAsset", id_pattern=r"[^_]+"),
     ping_path="/fapi/v1/ping",
     quirks=(
         "Perpetuals settled in USDT, USDC and the like only; contracts with a delivery date are left out.",

@@ -3,35 +3,22 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.spec import (
-    CandlesRequest,
-    EmptyIntervals,
-    ErrorForm,
-    ErrorRule,
-    ExchangeSpec,
-    MarketsRequest,
-    Outcome,
-    Paging,
-    RowForm,
-    RowKind,
-    Shift,
-    SymbolForm,
-    TimeForm,
-)
+from shared.exchanges.error_form import ErrorForm, ErrorRule, Outcome
+from shared.exchanges.own_names import SymbolForm, timeframe_names
+from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
+from shared.exchanges.spec import CandlesRequest, EmptyIntervals, ExchangeSpec, MarketsRequest, Paging, Shift
 
 # Who is too fast is blocked for a minute.
 BLOCK_MS: Final = 60_000
 
 # Unified currency and Bitfinex's own, where they differ.
-# fmt: off
 _ALIASES: Final = {
     "ALGO": "ALG", "AMPL": "AMP", "ATOM": "ATO", "BCH": "BCHN", "DASH": "DSH", "DATA": "DAT", "EURS": "EUS", "EURT": "EUT",
     "HT": "HTX", "ID": "IDX", "IOTA": "IOT", "IQ": "IQX", "LUNA": "LUNA2", "LUNC": "LUNA", "MANA": "MNA", "MDOGE": "DOG",
     "PASS": "PAS", "PNT": "EDO", "QASH": "QSH", "QTUM": "QTM", "RBTC": "RBT", "SNGLS": "SNG", "STORJ": "STJ", "TUSD": "TSD",
     "USDC": "UDC", "USDT": "UST", "USTC": "TERRAUST", "VSYS": "VSY", "WAXP": "WAX", "XCHF": "XCH", "XEC": "BCHABC",
     "YEED": "YGG", "YOYOW": "YYW", "ZB": "ZBT",
-}
-# fmt: on
+}  # fmt: skip
 
 SPEC: Final = ExchangeSpec(
     name="bitfinex",
@@ -41,10 +28,7 @@ SPEC: Final = ExchangeSpec(
     windows=(RateWindow(30, 60_000),),
     # 4h is served, though the documentation does not list it. Left out: weeks, since 7D opens on Thursday and its rows hold
     # but one day, and nothing is recorded of the newer 1W; months and 14D, of which no recorded row shows what is in them.
-    timeframes={
-        **{name: name for name in ("1m", "5m", "15m", "30m", "1h", "3h", "4h", "6h", "12h")},
-        "1d": "1D",
-    },
+    timeframes=timeframe_names("1m 5m 15m 30m 1h 3h 4h 6h 12h 1d=1D"),
     symbol_form=SymbolForm("t{base}{quote}", "t{base}:{quote}", aliases=_ALIASES),
     paging=Paging.FORWARD,
     candles=CandlesRequest(
@@ -55,32 +39,19 @@ SPEC: Final = ExchangeSpec(
         time_form=TimeForm.MILLISECONDS,
         end_shift=Shift(ms=-1),  # both bounds are inclusive, and an end that is no later than the start is refused
     ),
-    # Close stands before high and low.
-    rows=RowForm(RowKind.ARRAYS, time=0, open=1, close=2, high=3, low=4, volume=5, time_form=TimeForm.MILLISECONDS),
-    errors=ErrorForm(
-        # ["error", number, text]. The state of the platform is [1], and [0] under maintenance.
-        code_path=(0,),
-        message_path=(1,),
-        ok_codes=("1",),
-        rules=(
-            ErrorRule(Outcome.THROTTLED, text="11010", wait_ms=BLOCK_MS),
-            ErrorRule(Outcome.THROTTLED, statuses=(429,), wait_ms=BLOCK_MS),
-            ErrorRule(Outcome.UNAVAILABLE, codes=("0",)),
-            # Unknown error, not ready, restart, maintenance.
-            ErrorRule(Outcome.UNAVAILABLE, text="10000"),
-            ErrorRule(Outcome.UNAVAILABLE, text="11000"),
-            ErrorRule(Outcome.UNAVAILABLE, text="20051"),
-            ErrorRule(Outcome.UNAVAILABLE, text="20060"),
-            ErrorRule(Outcome.REJECTED, text="10020"),
-        ),
+    rows=RowForm.arrays("time open close high low volume", TimeForm.MILLISECONDS),
+    # ["error", number, text]. The state of the platform is [1], and [0] under maintenance.
+    errors=ErrorForm(code_path=(0,), message_path=(1,), ok_codes=("1",)),
+    error_rules=(
+        ErrorRule(Outcome.THROTTLED, statuses=(429,), texts=("11010",), wait_ms=BLOCK_MS),
+        # Unknown error, not ready, restart, maintenance.
+        ErrorRule(Outcome.UNAVAILABLE, codes=("0",), texts=("10000", "11000", "20051", "20060")),
+        ErrorRule(Outcome.REJECTED, texts=("10020",)),
     ),
-    markets=MarketsRequest(
-        path="/v2/conf/pub:list:pair:exchange",
-        path_in_body=(0,),
-        pair_key="pair",
-        pair_pattern=r"(?P<base>[^:]{3}(?=[^:]{3}$)|[^:]+(?=:)):?(?P<quote>[^:]+)",
-        # F0 marks a derivative.
-        id_pattern=r"(?!.*F0).+",
+    markets=MarketsRequest("/v2/conf/pub:list:pair:exchange"),
+    # F0 marks a derivative.
+    market_rows=MarketForm.pairs(
+        "symbol", r"(?P<base>[^:]{3}(?=[^:]{3}$)|[^:]+(?=:)):?(?P<quote>[^:]+)", path=(0,), id_pattern=r"(?!.*F0).+"
     ),
     ping_path="/v2/platform/status",
     empty_intervals=EmptyIntervals.OMITTED,

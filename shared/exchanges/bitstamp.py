@@ -3,20 +3,10 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.spec import (
-    CandlesRequest,
-    ErrorForm,
-    ErrorRule,
-    ExchangeSpec,
-    MarketsRequest,
-    Outcome,
-    Paging,
-    RowForm,
-    RowKind,
-    Shift,
-    SymbolForm,
-    TimeForm,
-)
+from shared.exchanges.error_form import ErrorForm, ErrorRule, Outcome
+from shared.exchanges.own_names import SymbolForm
+from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
+from shared.exchanges.spec import CandlesRequest, ExchangeSpec, MarketsRequest, Paging, Shift
 
 SPEC: Final = ExchangeSpec(
     name="bitstamp",
@@ -40,39 +30,21 @@ SPEC: Final = ExchangeSpec(
         time_form=TimeForm.SECONDS,
         end_shift=Shift(ms=-1_000),  # both bounds are inclusive
     ),
-    rows=RowForm(
-        RowKind.OBJECTS,
-        time="timestamp",
-        open="open",
-        high="high",
-        low="low",
-        close="close",
-        volume="volume",
-        time_form=TimeForm.SECONDS,
-        path=("data", "ohlc"),
+    rows=RowForm.objects("timestamp open high low close volume", TimeForm.SECONDS, path=("data", "ohlc")),
+    # Other codes: what it says of parameters, and what it said before it had codes.
+    errors=ErrorForm(code_path=("response_code",), other_code_paths=(("code",), ("error",)), message_path=("reason",)),
+    error_rules=(
+        # The whole address, this client, this market.
+        ErrorRule(Outcome.THROTTLED, codes=("400.002", "400.067", "400.068"), wait_ms=60_000),
+        ErrorRule(Outcome.UNAVAILABLE, codes=("500.001", "500.002", "500.007", "500.009"), texts=("maintenance",)),
+        ErrorRule(Outcome.REJECTED, codes=("validation-error", "400.003", "404.003", "404.007", "410.001")),
+        # No such pair, in JSON or not.
+        ErrorRule(Outcome.REJECTED, statuses=(404,)),
     ),
-    errors=ErrorForm(
-        code_path=("response_code",),
-        # What it says of parameters, and what it said before it had codes.
-        other_code_paths=(("code",), ("error",)),
-        message_path=("reason",),
-        rules=(
-            # The whole address, this client, this market.
-            ErrorRule(Outcome.THROTTLED, codes=("400.002", "400.067", "400.068"), wait_ms=60_000),
-            ErrorRule(Outcome.UNAVAILABLE, text="maintenance"),
-            ErrorRule(Outcome.UNAVAILABLE, codes=("500.001", "500.002", "500.007", "500.009")),
-            ErrorRule(Outcome.REJECTED, codes=("validation-error", "400.003", "404.003", "404.007", "410.001")),
-            # No such pair, in JSON or not.
-            ErrorRule(Outcome.REJECTED, statuses=(404,)),
-        ),
-    ),
-    markets=MarketsRequest(
-        path="/api/v2/markets/",
-        id_key="market_symbol",
-        base_key="base_currency",
-        quote_key="counter_currency",
-        only={"market_type": "SPOT"},  # perpetuals stand among them
-        active={"trading": "Enabled"},
+    markets=MarketsRequest("/api/v2/markets/"),
+    # Perpetuals stand among them.
+    market_rows=MarketForm.objects(
+        "market_symbol base_currency counter_currency", only={"market_type": "SPOT"}, active={"trading": "Enabled"}
     ),
     # There is no endpoint for the time.
     ping_path="/api/v2/ticker/btcusd/",

@@ -2,8 +2,20 @@
 
 from typing import Final
 
-from shared.exchanges.bybit_family import BASE_URL, ERRORS, PING_PATH, ROWS, TIMEFRAMES, WINDOWS, instruments, klines
-from shared.exchanges.spec import ExchangeSpec, Paging, SymbolForm
+from shared.exchanges.bybit_family import (
+    BASE_URL,
+    ERROR_RULES,
+    ERRORS,
+    MARKET_ROWS,
+    PING_PATH,
+    ROWS,
+    TIMEFRAMES,
+    WINDOWS,
+    instruments,
+    klines,
+)
+from shared.exchanges.own_names import SymbolForm
+from shared.exchanges.spec import ExchangeSpec, Paging
 
 SPEC: Final = ExchangeSpec(
     name="bybit",
@@ -17,7 +29,9 @@ SPEC: Final = ExchangeSpec(
     candles=klines("spot"),
     rows=ROWS,
     errors=ERRORS,
+    error_rules=ERROR_RULES,
     markets=instruments("spot"),
+    market_rows=MARKET_ROWS,
     ping_path=PING_PATH,
     quirks=(
         "Shares the limit of its address with bybitlinear, half each; who is too fast is shut out of both for 10 minutes.",

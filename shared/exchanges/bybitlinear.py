@@ -1,9 +1,22 @@
 """Bybit linear perpetuals, as data. Source: bybit-exchange.github.io/docs/v5, Get Kline; names as ccxt 4.5.90."""
 
+from dataclasses import replace
 from typing import Final
 
-from shared.exchanges.bybit_family import BASE_URL, ERRORS, PING_PATH, ROWS, TIMEFRAMES, WINDOWS, instruments, klines
-from shared.exchanges.spec import ExchangeSpec, Paging, SymbolForm
+from shared.exchanges.bybit_family import (
+    BASE_URL,
+    ERROR_RULES,
+    ERRORS,
+    MARKET_ROWS,
+    PING_PATH,
+    ROWS,
+    TIMEFRAMES,
+    WINDOWS,
+    instruments,
+    klines,
+)
+from shared.exchanges.own_names import SymbolForm
+from shared.exchanges.spec import ExchangeSpec, Paging
 
 SPEC: Final = ExchangeSpec(
     name="bybitlinear",
@@ -17,7 +30,9 @@ SPEC: Final = ExchangeSpec(
     candles=klines("linear"),
     rows=ROWS,
     errors=ERRORS,
-    markets=instruments("linear", contractType="LinearPerpetual"),
+    error_rules=ERROR_RULES,
+    markets=instruments("linear"),
+    market_rows=replace(MARKET_ROWS, only={"contractType": "LinearPerpetual"}),
     ping_path=PING_PATH,
     quirks=(
         "Perpetuals settled in USDT and USDC; contracts with a delivery date, and inverse ones, are left out.",

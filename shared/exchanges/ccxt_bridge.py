@@ -34,22 +34,15 @@ from shared.errors import (
     MalformedPage,
 )
 from shared.exchanges.client import ExchangeClient
+from shared.exchanges.error_form import ErrorForm
 from shared.exchanges.gated_http import gate
 from shared.exchanges.headers import read_wait_ms
 from shared.exchanges.http_session import proxies_for
+from shared.exchanges.own_names import SymbolForm
 from shared.exchanges.pages import AskedRange, FetchedPage, empty_page, read_page
+from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
 from shared.exchanges.rows import Market
-from shared.exchanges.spec import (
-    CandlesRequest,
-    ErrorForm,
-    ExchangeSpec,
-    MarketsRequest,
-    Paging,
-    RowForm,
-    RowKind,
-    SymbolForm,
-    TimeForm,
-)
+from shared.exchanges.spec import CandlesRequest, ExchangeSpec, MarketsRequest, Paging
 from shared.exchanges.transport import READ_TIMEOUTS_TOTAL, Answer, BeforeSend
 
 PREFIX: Final = "ccxt:"
@@ -99,9 +92,11 @@ def bridge_spec(exchange: str) -> ExchangeSpec:
         candles=CandlesRequest(
             path="", params={"since": "{start}"}, page_limit=_page_limit(peer), time_form=TimeForm.MILLISECONDS
         ),
-        rows=RowForm(RowKind.ARRAYS, time=0, open=1, high=2, low=3, close=4, volume=5, time_form=TimeForm.MILLISECONDS),
-        errors=ErrorForm(rules=()),
+        rows=RowForm.arrays("time open high low close volume", TimeForm.MILLISECONDS),
+        errors=ErrorForm(),
+        error_rules=(),
         markets=MarketsRequest(path=""),
+        market_rows=MarketForm(),
         ping_path="",
         quirks=(
             "Read by ccxt: intervals for which it gives no candle when asked twice count as intervals without trades.",

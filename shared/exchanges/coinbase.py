@@ -3,21 +3,10 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.spec import (
-    CandlesRequest,
-    EmptyIntervals,
-    ErrorForm,
-    ErrorRule,
-    ExchangeSpec,
-    MarketsRequest,
-    Outcome,
-    Paging,
-    RowForm,
-    RowKind,
-    Shift,
-    SymbolForm,
-    TimeForm,
-)
+from shared.exchanges.error_form import ErrorForm, ErrorRule, Outcome
+from shared.exchanges.own_names import SymbolForm
+from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
+from shared.exchanges.spec import CandlesRequest, EmptyIntervals, ExchangeSpec, MarketsRequest, Paging, Shift
 
 SPEC: Final = ExchangeSpec(
     name="coinbase",
@@ -35,23 +24,15 @@ SPEC: Final = ExchangeSpec(
         time_form=TimeForm.ISO,
         end_shift=Shift(candles=-1),  # both bounds are inclusive, and 301 candles are refused
     ),
-    # Low stands before high, and both before open.
-    rows=RowForm(RowKind.ARRAYS, time=0, low=1, high=2, open=3, close=4, volume=5, time_form=TimeForm.SECONDS),
-    errors=ErrorForm(
-        # There are no codes: an object with a message instead of rows is an error.
-        code_path=("message",),
-        message_path=("message",),
-        rules=(
-            ErrorRule(Outcome.THROTTLED, statuses=(429,), wait_ms=1_000),
-            ErrorRule(Outcome.THROTTLED, text="rate limit exceeded", wait_ms=1_000),
-        ),
-    ),
-    markets=MarketsRequest(
-        path="/products",
-        id_key="id",
-        # The id and not base_currency: auction products share the base currency with the real one.
-        pair_key="id",
-        pair_pattern=r"(?P<base>[^-]+)-(?P<quote>.+)",
+    rows=RowForm.arrays("time low high open close volume", TimeForm.SECONDS),
+    # There are no codes: an object with a message instead of rows is an error.
+    errors=ErrorForm(code_path=("message",), message_path=("message",)),
+    error_rules=(ErrorRule(Outcome.THROTTLED, statuses=(429,), texts=("rate limit exceeded",), wait_ms=1_000),),
+    markets=MarketsRequest("/products"),
+    # The id and not base_currency: auction products share the base currency with the real one.
+    market_rows=MarketForm.pairs(
+        "id",
+        r"(?P<base>[^-]+)-(?P<quote>.+)",
         active={"status": "online", "trading_disabled": False, "cancel_only": False},
     ),
     ping_path="/time",

@@ -3,21 +3,10 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.spec import (
-    CandlesRequest,
-    EmptyIntervals,
-    ErrorForm,
-    ErrorRule,
-    ExchangeSpec,
-    MarketsRequest,
-    Outcome,
-    Paging,
-    RowForm,
-    RowKind,
-    Shift,
-    SymbolForm,
-    TimeForm,
-)
+from shared.exchanges.error_form import ErrorForm, ErrorRule, Outcome
+from shared.exchanges.own_names import SymbolForm
+from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
+from shared.exchanges.spec import CandlesRequest, EmptyIntervals, ExchangeSpec, MarketsRequest, Paging, Shift
 
 SPEC: Final = ExchangeSpec(
     name="deribit",
@@ -47,42 +36,23 @@ SPEC: Final = ExchangeSpec(
         # end is inclusive.
         start_shift=Shift(candles=-1),
     ),
-    rows=RowForm(
-        RowKind.COLUMNS,
-        time="ticks",
-        open="open",
-        high="high",
-        low="low",
-        close="close",
-        volume="volume",  # in the base currency for inverse contracts too; `cost` is in the other
-        time_form=TimeForm.MILLISECONDS,
+    # The volume is in the base currency for inverse contracts too; `cost` is in the other.
+    rows=RowForm.columns("ticks open high low close volume", TimeForm.MILLISECONDS, path=("result",)),
+    errors=ErrorForm(code_path=("error", "code"), message_path=("error", "message")),
+    error_rules=(
+        # The pool is full again after five seconds.
+        ErrorRule(Outcome.THROTTLED, statuses=(429,), codes=("10028", "10047", "10066"), wait_ms=5_000),
+        # General failure, retry, settlement, wrong server, other error, maintenance, internal, switched off, time-outs.
+        ErrorRule(Outcome.UNAVAILABLE, codes=("10001", "10040", "10041", "10048", "11031", "11051", "11094", "-32603")),
+        ErrorRule(Outcome.UNAVAILABLE, codes=("13025", "13028", "13503", "13888")),
+        # Instrument, arguments, country, not found, forbidden.
+        ErrorRule(Outcome.REJECTED, codes=("10020", "11029", "11043", "11049", "11050", "12005", "13016", "13020", "13021")),
+        ErrorRule(Outcome.REJECTED, codes=("-32000", "-32600", "-32601", "-32602", "-32700")),
+    ),
+    markets=MarketsRequest("/api/v2/public/get_instruments", params={"currency": "any"}),
+    market_rows=MarketForm.objects(
+        "instrument_name base_currency counter_currency settlement_currency",  # spot has no settlement
         path=("result",),
-    ),
-    errors=ErrorForm(
-        code_path=("error", "code"),
-        message_path=("error", "message"),
-        rules=(
-            # The pool is full again after five seconds.
-            ErrorRule(Outcome.THROTTLED, codes=("10028", "10047", "10066"), wait_ms=5_000),
-            ErrorRule(Outcome.THROTTLED, statuses=(429,), wait_ms=5_000),
-            # General failure, retry, settlement, wrong server, other error, maintenance, internal, switched off, time-outs.
-            ErrorRule(Outcome.UNAVAILABLE, codes=("10001", "10040", "10041", "10048", "11031", "11051", "11094", "-32603")),
-            ErrorRule(Outcome.UNAVAILABLE, codes=("13025", "13028", "13503", "13888")),
-            # Instrument, arguments, country, not found, forbidden.
-            ErrorRule(
-                Outcome.REJECTED, codes=("10020", "11029", "11043", "11049", "11050", "12005", "13016", "13020", "13021")
-            ),
-            ErrorRule(Outcome.REJECTED, codes=("-32000", "-32600", "-32601", "-32602", "-32700")),
-        ),
-    ),
-    markets=MarketsRequest(
-        path="/api/v2/public/get_instruments",
-        params={"currency": "any"},
-        path_in_body=("result",),
-        id_key="instrument_name",
-        base_key="base_currency",
-        quote_key="counter_currency",
-        settle_key="settlement_currency",  # spot has none
         id_pattern=r"\w+(-PERPETUAL)?",
         only={"is_cbe_routed": None},  # said of spot that is traded at Coinbase, and nowhere else
         active={"is_active": True},

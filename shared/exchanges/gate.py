@@ -3,34 +3,22 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.spec import (
-    CandlesRequest,
-    ErrorForm,
-    ErrorRule,
-    ExchangeSpec,
-    MarketsRequest,
-    Outcome,
-    Paging,
-    RowForm,
-    RowKind,
-    Shift,
-    SymbolForm,
-    TimeForm,
-    UsageHeader,
-)
+from shared.exchanges.error_form import ErrorForm, ErrorRule, Outcome
+from shared.exchanges.header_forms import UsageHeader
+from shared.exchanges.own_names import SymbolForm, timeframe_names
+from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
+from shared.exchanges.spec import CandlesRequest, ExchangeSpec, MarketsRequest, Paging, Shift
 
 PERIOD_MS: Final = 10_000
 REQUESTS_MAX: Final = 200
 
 # Unified currency and Gate's own, where they differ, as ccxt 4.5.90 has them.
-# fmt: off
 _ALIASES: Final = {
     "ASSF": "ASS", "AXISDEFI": "AXIS", "BEYONDFI": "BYN", "BITCOINFILE": "BIFI", "DEFIBOX": "BOX", "GAMECOM": "GTC",
     "GATEPOINT": "POINT", "GOOSEFINANCE": "EGG", "HITCHAIN": "HIT", "MILLION": "MM", "MORPHER": "MPH", "MPH": "88MPH",
     "RAIREFLEXINDEX": "RAI", "SUPERBITCOIN": "SBTC", "TRACO": "TRAC", "TRINITYNETWORKCREDIT": "TNC", "VAIOT": "VAI",
     "XREATORS": "ORT",
-}
-# fmt: on
+}  # fmt: skip
 
 SPEC: Final = ExchangeSpec(
     name="gate",
@@ -41,10 +29,7 @@ SPEC: Final = ExchangeSpec(
     usage_headers=(UsageHeader("X-Gate-RateLimit-Requests-Remain", PERIOD_MS, remaining_of=REQUESTS_MAX),),
     # 30d is a calendar month. Left out: 7d, which is counted from the epoch and so opens on Thursday; two hours, which ccxt
     # knows, but Gate's own list for spot does not.
-    timeframes={
-        **{name: name for name in ("1m", "5m", "15m", "30m", "1h", "4h", "8h", "1d")},
-        "1M": "30d",
-    },
+    timeframes=timeframe_names("1m 5m 15m 30m 1h 4h 8h 1d 1M=30d"),
     symbol_form=SymbolForm("{base}_{quote}", aliases=_ALIASES),
     paging=Paging.WINDOW,
     candles=CandlesRequest(
@@ -55,37 +40,19 @@ SPEC: Final = ExchangeSpec(
         time_form=TimeForm.SECONDS,
         end_shift=Shift(candles=-1),  # both bounds are inclusive, and 1,001 candles are refused
     ),
-    rows=RowForm(
-        RowKind.ARRAYS,
-        time=0,
-        close=2,  # 1 is the volume in the quote currency
-        high=3,
-        low=4,
-        open=5,
-        volume=6,
-        time_form=TimeForm.SECONDS,
-        closed=(7, "true"),
+    rows=RowForm.arrays("time quote_volume close high low open volume closed", TimeForm.SECONDS, closed="true"),
+    errors=ErrorForm(code_path=("label",), message_path=("message",)),
+    error_rules=(
+        # X-Gate-RateLimit-Reset-Timestamp tells when the limit resets, but often names the present moment. It is not read:
+        # what a header says takes the place of this wait, which would come down to a second.
+        ErrorRule(Outcome.THROTTLED, statuses=(429,), codes=("TOO_MANY_REQUESTS", "TOO_FAST"), wait_ms=PERIOD_MS),
+        ErrorRule(Outcome.UNAVAILABLE, codes=("INTERNAL", "SERVER_ERROR", "TOO_BUSY")),
+        ErrorRule(Outcome.REJECTED, codes=("INVALID_CURRENCY", "INVALID_CURRENCY_PAIR", "INVALID_PARAM_VALUE")),
+        # The address is not served, whatever its pace.
+        ErrorRule(Outcome.REJECTED, codes=("FORBIDDEN", "IP_FORBIDDEN")),
     ),
-    errors=ErrorForm(
-        code_path=("label",),
-        message_path=("message",),
-        rules=(
-            # A header tells when the limit resets, but often names the present moment.
-            ErrorRule(Outcome.THROTTLED, statuses=(429,), wait_ms=PERIOD_MS),
-            ErrorRule(Outcome.THROTTLED, codes=("TOO_MANY_REQUESTS", "TOO_FAST"), wait_ms=PERIOD_MS),
-            ErrorRule(Outcome.UNAVAILABLE, codes=("INTERNAL", "SERVER_ERROR", "TOO_BUSY")),
-            ErrorRule(Outcome.REJECTED, codes=("INVALID_CURRENCY", "INVALID_CURRENCY_PAIR", "INVALID_PARAM_VALUE")),
-            # The address is not served, whatever its pace.
-            ErrorRule(Outcome.REJECTED, codes=("FORBIDDEN", "IP_FORBIDDEN")),
-        ),
-    ),
-    markets=MarketsRequest(
-        path="/api/v4/spot/currency_pairs",
-        id_key="id",
-        pair_key="id",
-        pair_pattern=r"(?P<base>[^_]+)_(?P<quote>[^_]+)",
-        active={"trade_status": "tradable"},
-    ),
+    markets=MarketsRequest("/api/v4/spot/currency_pairs"),
+    market_rows=MarketForm.pairs("id", r"(?P<base>[^_]+)_(?P<quote>[^_]+)", active={"trade_status": "tradable"}),
     ping_path="/api/v4/spot/time",
     # It refuses what is more than 10,000 points old. Measured are 9,998, and a request may be some time on its way.
     history_candles_max=9_990,

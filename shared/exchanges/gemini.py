@@ -5,19 +5,10 @@ and others measured it in 2026.
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.spec import (
-    CandlesRequest,
-    ErrorForm,
-    ErrorRule,
-    ExchangeSpec,
-    MarketsRequest,
-    Outcome,
-    Paging,
-    RowForm,
-    RowKind,
-    SymbolForm,
-    TimeForm,
-)
+from shared.exchanges.error_form import ErrorForm, ErrorRule, Outcome
+from shared.exchanges.own_names import SymbolForm, timeframe_names
+from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
+from shared.exchanges.spec import CandlesRequest, ExchangeSpec, MarketsRequest, Paging
 
 # So many rows each answer has, twice measured and alike: a day, one week, two, thirty days, 61 days.
 ROWS: Final = {"1m": 1_440, "5m": 2_015, "15m": 1_343, "30m": 1_439, "1h": 1_463}
@@ -34,7 +25,7 @@ SPEC: Final = ExchangeSpec(
     windows=(RateWindow(120, 60_000), RateWindow(1, 1_000)),
     # Left out: 1day, which opened at 04:00 UTC wherever it was seen; 6hr, 1w and 1mo, since nothing says when they open, and
     # the day makes one doubt it.
-    timeframes={"1m": "1m", "5m": "5m", "15m": "15m", "30m": "30m", "1h": "1hr"},
+    timeframes=timeframe_names("1m 5m 15m 30m 1h=1hr"),
     symbol_form=SymbolForm("{base}{quote}", is_lower_case=True),
     # Parameters are ignored.
     paging=Paging.LAST_N,
@@ -45,27 +36,19 @@ SPEC: Final = ExchangeSpec(
         page_limits=ROWS,
         time_form=TimeForm.MILLISECONDS,
     ),
-    rows=RowForm(RowKind.ARRAYS, time=0, open=1, high=2, low=3, close=4, volume=5, time_form=TimeForm.MILLISECONDS),
-    errors=ErrorForm(
-        code_path=("reason",),
-        message_path=("message",),
-        rules=(
-            # Until the pace is below the limit again, which is counted by the minute.
-            ErrorRule(Outcome.THROTTLED, statuses=(429,), wait_ms=60_000),
-            ErrorRule(Outcome.THROTTLED, codes=("RateLimit",), wait_ms=60_000),
-            ErrorRule(Outcome.UNAVAILABLE, codes=("Maintenance", "System")),
-            ErrorRule(Outcome.REJECTED, codes=("EndpointNotFound", "InvalidParameterValue", "InvalidSymbol")),
-            # An unknown symbol is told in plain text.
-            ErrorRule(Outcome.REJECTED, statuses=(400, 404)),
-        ),
+    rows=RowForm.arrays("time open high low close volume", TimeForm.MILLISECONDS),
+    errors=ErrorForm(code_path=("reason",), message_path=("message",)),
+    error_rules=(
+        # Until the pace is below the limit again, which is counted by the minute.
+        ErrorRule(Outcome.THROTTLED, statuses=(429,), codes=("RateLimit",), wait_ms=60_000),
+        ErrorRule(Outcome.UNAVAILABLE, codes=("Maintenance", "System")),
+        ErrorRule(Outcome.REJECTED, codes=("EndpointNotFound", "InvalidParameterValue", "InvalidSymbol")),
+        # An unknown symbol is told in plain text.
+        ErrorRule(Outcome.REJECTED, statuses=(400, 404)),
     ),
-    markets=MarketsRequest(
-        # Whether a pair trades is only told pair by pair. Perpetuals end otherwise.
-        path="/v1/symbols",
-        id_key="symbol",
-        pair_key="symbol",
-        pair_pattern=rf"(?P<base>{BASES}|.+?)(?P<quote>{QUOTES})",
-    ),
+    # Whether a pair trades is only told pair by pair. Perpetuals end otherwise.
+    markets=MarketsRequest("/v1/symbols"),
+    market_rows=MarketForm.pairs("symbol", rf"(?P<base>{BASES}|.+?)(?P<quote>{QUOTES})"),
     ping_path="/v1/symbols",
     # One of the rows may be the running candle. Intervals without trades come with volume 0 where it was seen; nothing here
     # relies on it.

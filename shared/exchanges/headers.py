@@ -7,7 +7,8 @@ from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import Final
 
-from shared.exchanges.spec import ExchangeSpec, WaitForm
+from shared.exchanges.header_forms import WaitForm
+from shared.exchanges.spec import ExchangeSpec
 
 # The Date header is cut to whole seconds, so the exchange's clock may be up to this much further.
 DATE_CUT_MS: Final = 999

@@ -3,27 +3,16 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.spec import (
-    CandlesRequest,
-    ErrorForm,
-    ErrorRule,
-    ExchangeSpec,
-    MarketsRequest,
-    Outcome,
-    Paging,
-    RowForm,
-    RowKind,
-    SymbolForm,
-    TimeForm,
-)
+from shared.exchanges.error_form import ErrorForm, ErrorRule, Outcome
+from shared.exchanges.own_names import SymbolForm, timeframe_names
+from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
+from shared.exchanges.spec import CandlesRequest, ExchangeSpec, MarketsRequest, Paging
 
 # Unified currency and HTX's own, where they differ.
-# fmt: off
 _ALIASES: Final = {
     "BITCOINFILE": "BIFI", "FTX Users Debt": "FUD", "GAMECOM": "GTC", "GFNGL": "NGL", "HITCHAIN": "HIT", "PENTA": "PNT",
     "SOULSAVER": "SOUL", "SUPERBITCOIN": "SBTC", "THEMIS": "GET",
-}
-# fmt: on
+}  # fmt: skip
 
 SPEC: Final = ExchangeSpec(
     name="htx",
@@ -32,7 +21,7 @@ SPEC: Final = ExchangeSpec(
     windows=(RateWindow(10, 1_000),),
     throttle_wait_ms=10_000,
     # Left out: 1day, 1week and 1mon, which open at midnight in Singapore, 16:00 UTC. Four hours divide that eighth hour.
-    timeframes={"1m": "1min", "5m": "5min", "15m": "15min", "30m": "30min", "1h": "60min", "4h": "4hour"},
+    timeframes=timeframe_names("1m=1min 5m=5min 15m=15min 30m=30min 1h=60min 4h=4hour"),
     symbol_form=SymbolForm("{base}{quote}", aliases=_ALIASES, is_lower_case=True),
     paging=Paging.WINDOW,
     candles=CandlesRequest(
@@ -47,43 +36,28 @@ SPEC: Final = ExchangeSpec(
         page_limit=999,
         time_form=TimeForm.SECONDS,
     ),
-    rows=RowForm(
-        RowKind.OBJECTS,
-        time="id",
-        open="open",
-        high="high",
-        low="low",
-        close="close",
-        volume="amount",  # vol is in the quote currency
-        time_form=TimeForm.SECONDS,
-        path=("data",),
-    ),
+    rows=RowForm.objects("id open high low close amount", TimeForm.SECONDS, path=("data",)),  # vol is in the quote currency
     errors=ErrorForm(
         code_path=("err-code",),
         # Of contracts, and of the newer paths.
         other_code_paths=(("err_code",), ("code",)),
         message_path=("err-msg",),
         ok_codes=("200",),
-        rules=(
-            ErrorRule(Outcome.THROTTLED, statuses=(429,)),
-            ErrorRule(Outcome.THROTTLED, codes=("too-many-requests", "rate-too-many-requests", "1006")),
-            ErrorRule(Outcome.THROTTLED, codes=("base-request-exceed-frequency-limit",)),
-            # Under bad-request and invalid-parameter.
-            ErrorRule(Outcome.THROTTLED, text="too many request"),
-            ErrorRule(Outcome.THROTTLED, text="request limit"),
-            ErrorRule(Outcome.UNAVAILABLE, codes=("system-maintenance", "gateway-internal-error", "timeout")),
-            ErrorRule(Outcome.UNAVAILABLE, text="maintenance"),
-            ErrorRule(Outcome.REJECTED, codes=("bad-request", "invalid-parameter", "base-symbol-error", "require-symbol")),
-            ErrorRule(Outcome.REJECTED, codes=("base-symbol-trade-disabled",)),
+    ),
+    error_rules=(
+        ErrorRule(Outcome.THROTTLED, statuses=(429,), codes=("too-many-requests", "rate-too-many-requests", "1006")),
+        # The words stand under bad-request and invalid-parameter.
+        ErrorRule(
+            Outcome.THROTTLED, codes=("base-request-exceed-frequency-limit",), texts=("too many request", "request limit")
         ),
+        ErrorRule(
+            Outcome.UNAVAILABLE, codes=("system-maintenance", "gateway-internal-error", "timeout"), texts=("maintenance",)
+        ),
+        ErrorRule(Outcome.REJECTED, codes=("bad-request", "invalid-parameter", "base-symbol-error", "require-symbol")),
+        ErrorRule(Outcome.REJECTED, codes=("base-symbol-trade-disabled",)),
     ),
-    markets=MarketsRequest(
-        path="/v1/common/symbols",
-        path_in_body=("data",),
-        base_key="base-currency",
-        quote_key="quote-currency",
-        active={"state": "online"},
-    ),
+    markets=MarketsRequest("/v1/common/symbols"),
+    market_rows=MarketForm.objects("symbol base-currency quote-currency", path=("data",), active={"state": "online"}),
     ping_path="/v1/common/timestamp",
     quirks=(
         "Days, weeks and months are not offered, since HTX's open at midnight in Singapore.",

@@ -3,21 +3,10 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.spec import (
-    CandlesRequest,
-    EmptyIntervals,
-    ErrorForm,
-    ErrorRule,
-    ExchangeSpec,
-    MarketsRequest,
-    Outcome,
-    Paging,
-    RowForm,
-    RowKind,
-    Shift,
-    SymbolForm,
-    TimeForm,
-)
+from shared.exchanges.error_form import ErrorForm, ErrorRule, Outcome
+from shared.exchanges.own_names import SymbolForm, timeframe_names
+from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
+from shared.exchanges.spec import CandlesRequest, EmptyIntervals, ExchangeSpec, MarketsRequest, Paging, Shift
 
 # Coins of which a contract holds a thousand; names keep their case on the wire.
 THOUSANDS: Final = ("BONK", "DOGS", "FLOKI", "LUNC", "NEIRO", "PEPE", "SHIB")
@@ -33,7 +22,7 @@ SPEC: Final = ExchangeSpec(
     symbols_weight=20,
     ping_weight=2,
     # Left out: 1w, which opens on Thursdays; 3d and 1M, since nothing says on which days they open.
-    timeframes={name: name for name in ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "8h", "12h", "1d")},
+    timeframes=timeframe_names("1m 3m 5m 15m 30m 1h 2h 4h 8h 12h 1d"),
     symbol_form=SymbolForm(None, swap_by_settle={"USDC": "{base}"}, aliases={f"K{coin}": f"k{coin}" for coin in THOUSANDS}),
     paging=Paging.WINDOW,
     candles=CandlesRequest(
@@ -47,29 +36,16 @@ SPEC: Final = ExchangeSpec(
         time_form=TimeForm.MILLISECONDS,
         end_shift=Shift(ms=-1),  # all candles that share a moment with the range, both bounds inclusive
     ),
-    rows=RowForm(
-        RowKind.OBJECTS, time="t", open="o", high="h", low="l", close="c", volume="v", time_form=TimeForm.MILLISECONDS
+    rows=RowForm.objects("t o h l c v", TimeForm.MILLISECONDS),
+    errors=ErrorForm(code_path=("status",), message_path=("response",), ok_codes=("ok",)),
+    error_rules=(
+        # A coin that does not exist, a fault that passes, and perhaps too many requests: all with this and nothing else.
+        ErrorRule(Outcome.IN_DOUBT, statuses=(200, 500), body="null"),
+        ErrorRule(Outcome.REJECTED, statuses=(422,)),  # in plain text
     ),
-    errors=ErrorForm(
-        code_path=("status",),
-        message_path=("response",),
-        ok_codes=("ok",),
-        rules=(
-            # A coin that does not exist, a fault that passes, and perhaps too many requests: all with this and nothing else.
-            ErrorRule(Outcome.IN_DOUBT, statuses=(200, 500), body="null"),
-            ErrorRule(Outcome.REJECTED, statuses=(422,)),  # in plain text
-        ),
-    ),
-    markets=MarketsRequest(
-        method="POST",
-        path="/info",
-        params={"type": "meta"},
-        path_in_body=("universe",),
-        id_key="name",
-        base_key="name",
-        quote="USDC",
-        settle="USDC",
-        active={"isDelisted": False},
+    markets=MarketsRequest("/info", {"type": "meta"}, method="POST"),
+    market_rows=MarketForm(
+        path=("universe",), id_key="name", base_key="name", quote="USDC", settle="USDC", active={"isDelisted": False}
     ),
     ping_path="/info",
     ping_method="POST",

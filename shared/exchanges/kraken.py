@@ -3,22 +3,10 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.spec import (
-    CandlesRequest,
-    EmptyIntervals,
-    ErrorForm,
-    ErrorRule,
-    ExchangeSpec,
-    MarketsRequest,
-    OtherThan,
-    Outcome,
-    Paging,
-    RowForm,
-    RowKind,
-    Shift,
-    SymbolForm,
-    TimeForm,
-)
+from shared.exchanges.error_form import ErrorForm, ErrorRule, Outcome
+from shared.exchanges.own_names import SymbolForm
+from shared.exchanges.row_forms import MarketForm, OtherThan, RowForm, TimeForm
+from shared.exchanges.spec import CandlesRequest, EmptyIntervals, ExchangeSpec, MarketsRequest, Paging, Shift
 
 SPEC: Final = ExchangeSpec(
     name="kraken",
@@ -37,37 +25,22 @@ SPEC: Final = ExchangeSpec(
         time_form=TimeForm.SECONDS,
         start_shift=Shift(candles=-1),  # `since` is exclusive
     ),
-    rows=RowForm(
-        RowKind.ARRAYS,
-        time=0,
-        open=1,
-        high=2,
-        low=3,
-        close=4,
-        volume=6,  # 5 is the volume-weighted average price
-        time_form=TimeForm.SECONDS,
+    rows=RowForm.arrays(
+        "time open high low close vwap volume",
+        TimeForm.SECONDS,
         path=("result", OtherThan(("last",))),
         is_newest_row_open=True,
     ),
-    errors=ErrorForm(
-        code_path=("error", 0),
-        rules=(
-            ErrorRule(Outcome.THROTTLED, text="EGeneral:Too many requests", wait_ms=5_000),
-            ErrorRule(Outcome.THROTTLED, text="EAPI:Rate limit exceeded", wait_ms=5_000),
-            ErrorRule(Outcome.THROTTLED, text="EGeneral:Temporary lockout", wait_ms=900_000),
-            ErrorRule(Outcome.UNAVAILABLE, text="EService:"),
-            ErrorRule(Outcome.UNAVAILABLE, text="EGeneral:Internal error"),
-            ErrorRule(Outcome.REJECTED, text="EQuery:"),
-            ErrorRule(Outcome.REJECTED, text="EGeneral:Invalid arguments"),
-        ),
+    errors=ErrorForm(code_path=("error", 0)),
+    error_rules=(
+        ErrorRule(Outcome.THROTTLED, texts=("EGeneral:Too many requests", "EAPI:Rate limit exceeded"), wait_ms=5_000),
+        ErrorRule(Outcome.THROTTLED, texts=("EGeneral:Temporary lockout",), wait_ms=900_000),
+        ErrorRule(Outcome.UNAVAILABLE, texts=("EService:", "EGeneral:Internal error")),
+        ErrorRule(Outcome.REJECTED, texts=("EQuery:", "EGeneral:Invalid arguments")),
     ),
-    markets=MarketsRequest(
-        path="/0/public/AssetPairs",
-        path_in_body=("result",),
-        id_key="altname",
-        pair_key="wsname",
-        pair_pattern=r"(?P<base>[^/]+)/(?P<quote>.+)",
-        active={"status": "online"},
+    markets=MarketsRequest("/0/public/AssetPairs"),
+    market_rows=MarketForm.pairs(
+        "altname wsname", r"(?P<base>[^/]+)/(?P<quote>.+)", path=("result",), active={"status": "online"}
     ),
     ping_path="/0/public/Time",
     empty_intervals=EmptyIntervals.FILLED,

@@ -3,24 +3,11 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.spec import (
-    CandlesRequest,
-    EmptyIntervals,
-    ErrorForm,
-    ErrorRule,
-    ExchangeSpec,
-    MarketsRequest,
-    Outcome,
-    Paging,
-    RowForm,
-    RowKind,
-    Shift,
-    SymbolForm,
-    TimeForm,
-    UsageHeader,
-    WaitForm,
-    WaitHeader,
-)
+from shared.exchanges.error_form import ErrorForm, ErrorRule, Outcome
+from shared.exchanges.header_forms import RETRY_AFTER, UsageHeader, WaitForm, WaitHeader
+from shared.exchanges.own_names import SymbolForm, timeframe_names
+from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
+from shared.exchanges.spec import CandlesRequest, EmptyIntervals, ExchangeSpec, MarketsRequest, Paging, Shift
 
 PERIOD_MS: Final = 30_000
 WEIGHT_MAX: Final = 2_000
@@ -35,29 +22,16 @@ SPEC: Final = ExchangeSpec(
     symbols_weight=4,
     ping_weight=3,
     usage_headers=(UsageHeader("gw-ratelimit-remaining", PERIOD_MS, remaining_of=WEIGHT_MAX),),
-    wait_headers=(
-        WaitHeader("gw-ratelimit-reset", WaitForm.MILLISECONDS),
-        WaitHeader("Retry-After", WaitForm.RETRY_AFTER),
-    ),
+    wait_headers=(WaitHeader("gw-ratelimit-reset", WaitForm.MILLISECONDS), RETRY_AFTER),
     throttle_wait_ms=PERIOD_MS,
     # Left out: 1week, which is counted from the epoch and so opens on Thursday.
-    timeframes={
-        **{f"{count}m": f"{count}min" for count in (1, 3, 5, 15, 30)},
-        **{f"{count}h": f"{count}hour" for count in (1, 2, 4, 6, 8, 12)},
-        "1d": "1day",
-        "1M": "1month",
-    },
+    timeframes=timeframe_names(
+        "1m=1min 3m=3min 5m=5min 15m=15min 30m=30min 1h=1hour 2h=2hour 4h=4hour 6h=6hour 8h=8hour 12h=12hour 1d=1day 1M=1month"
+    ),
     # BSV kept the name it had when it was listed.
     symbol_form=SymbolForm(
         "{base}-{quote}",
-        aliases={
-            "ALT": "KALT",
-            "APTOSLAUNCHTOKEN": "ALT",
-            "BIFIF": "BIFI",
-            "BSV": "BCHSV",
-            "VAIOT": "VAI",
-            "WAXP": "WAX",
-        },
+        aliases={"ALT": "KALT", "APTOSLAUNCHTOKEN": "ALT", "BIFIF": "BIFI", "BSV": "BCHSV", "VAIOT": "VAI", "WAXP": "WAX"},
     ),
     paging=Paging.WINDOW,
     candles=CandlesRequest(
@@ -70,43 +44,20 @@ SPEC: Final = ExchangeSpec(
         # oldest would be missing.
         end_shift=Shift(ms=-1_000),
     ),
-    # Close stands before high and low.
-    rows=RowForm(
-        RowKind.ARRAYS,
-        time=0,
-        open=1,
-        close=2,
-        high=3,
-        low=4,
-        volume=5,
-        time_form=TimeForm.SECONDS,
-        path=("data",),
+    rows=RowForm.arrays("time open close high low volume", TimeForm.SECONDS, path=("data",)),
+    errors=ErrorForm(code_path=("code",), message_path=("msg",), ok_codes=("200000",)),
+    error_rules=(
+        ErrorRule(Outcome.THROTTLED, codes=("200002",), wait_ms=10_000),
+        # Cloudflare's 1015 blocks for half a minute.
+        ErrorRule(Outcome.THROTTLED, statuses=(429,), codes=("429000",), wait_ms=PERIOD_MS),
+        # Internal error, time-out.
+        ErrorRule(Outcome.UNAVAILABLE, codes=("500000", "408000")),
+        # Parameter, symbol, path, country.
+        ErrorRule(Outcome.REJECTED, codes=("400100", "400000", "400600", "900001", "404000", "400302", "400500")),
     ),
-    errors=ErrorForm(
-        code_path=("code",),
-        message_path=("msg",),
-        ok_codes=("200000",),
-        rules=(
-            ErrorRule(Outcome.THROTTLED, codes=("429000",), wait_ms=PERIOD_MS),
-            ErrorRule(Outcome.THROTTLED, codes=("200002",), wait_ms=10_000),
-            # Cloudflare's 1015 blocks for half a minute.
-            ErrorRule(Outcome.THROTTLED, statuses=(429,), wait_ms=PERIOD_MS),
-            # Internal error, time-out.
-            ErrorRule(Outcome.UNAVAILABLE, codes=("500000", "408000")),
-            # Parameter, symbol, path, country.
-            ErrorRule(Outcome.REJECTED, codes=("400100", "400000", "400600", "900001", "404000")),
-            ErrorRule(Outcome.REJECTED, codes=("400302", "400500")),
-        ),
-    ),
-    markets=MarketsRequest(
-        path="/api/v2/symbols",
-        path_in_body=("data",),
-        id_key="symbol",
-        # The id and not baseCurrency: a coin that was renamed is listed under its old name.
-        pair_key="symbol",
-        pair_pattern=r"(?P<base>[^-]+)-(?P<quote>.+)",
-        active={"enableTrading": True},
-    ),
+    markets=MarketsRequest("/api/v2/symbols"),
+    # The id and not baseCurrency: a coin that was renamed is listed under its old name.
+    market_rows=MarketForm.pairs("symbol", r"(?P<base>[^-]+)-(?P<quote>.+)", path=("data",), active={"enableTrading": True}),
     ping_path="/api/v1/timestamp",
     empty_intervals=EmptyIntervals.OMITTED,
     quirks=(

@@ -3,32 +3,20 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.spec import (
-    CandlesRequest,
-    ErrorForm,
-    ErrorRule,
-    ExchangeSpec,
-    MarketsRequest,
-    Outcome,
-    Paging,
-    RowForm,
-    RowKind,
-    Shift,
-    SymbolForm,
-    TimeForm,
-)
+from shared.exchanges.error_form import ErrorForm, ErrorRule, Outcome
+from shared.exchanges.own_names import SymbolForm, timeframe_names
+from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
+from shared.exchanges.spec import CandlesRequest, ExchangeSpec, MarketsRequest, Paging, Shift
 
 PERIOD_MS: Final = 10_000
 
 # Unified currency and MEXC's own, where they differ.
-# fmt: off
 _ALIASES: Final = {
     "BEYOND": "BEYONDPROTOCOL", "BEYONDFI": "BYN", "BIFIF": "BIFI", "COFIX": "COFI", "DFISTARTER": "DFI", "DFUTURE": "DFT",
     "EGORASCREDIT": "EGC", "FLUX": "FLUX1", "FLUX1": "FLUX", "FREEROSSDAO": "FREE", "GAS": "GASNEO", "GASDAO": "GAS",
     "GMT": "STEPN", "GMTTOKEN": "GMT", "MIMOSA": "MIMO", "PROSFINANCE": "PROS", "SINCITYTOKEN": "SIN", "SOULSWAP": "SOUL",
     "STEPHERO": "HERO",
-}
-# fmt: on
+}  # fmt: skip
 
 SPEC: Final = ExchangeSpec(
     name="mexc",
@@ -39,58 +27,32 @@ SPEC: Final = ExchangeSpec(
     symbols_weight=10,
     throttle_wait_ms=PERIOD_MS,
     # Left out: 1W, since nothing says that its weeks open on Monday. A month that were none of the calendar would be refused.
-    timeframes={
-        **{name: name for name in ("1m", "5m", "15m", "30m", "4h", "1d", "1M")},
-        "1h": "60m",
-    },
+    timeframes=timeframe_names("1m 5m 15m 30m 1h=60m 4h 1d 1M"),
     symbol_form=SymbolForm("{base}{quote}", aliases=_ALIASES),
     paging=Paging.WINDOW,
     candles=CandlesRequest(
         path="/api/v3/klines",
         # A start without an end counts for nothing.
-        params={
-            "symbol": "{symbol}",
-            "interval": "{timeframe}",
-            "startTime": "{start}",
-            "endTime": "{end}",
-            "limit": "{rows}",
-        },
+        params={"symbol": "{symbol}", "interval": "{timeframe}", "startTime": "{start}", "endTime": "{end}", "limit": "{rows}"},
         page_limit=500,  # told are 1,000
         time_form=TimeForm.MILLISECONDS,
         # The end is not told to be exclusive, only measured: a ms before it is right either way.
         end_shift=Shift(ms=-1),
     ),
-    rows=RowForm(
-        RowKind.ARRAYS,
-        time=0,
-        open=1,
-        high=2,
-        low=3,
-        close=4,
-        volume=5,
-        time_form=TimeForm.MILLISECONDS,
+    rows=RowForm.arrays("time open high low close volume", TimeForm.MILLISECONDS),
+    errors=ErrorForm(code_path=("code",), message_path=("msg",), ok_codes=("0", "200")),
+    error_rules=(
+        # The first ban lasts two minutes, the longest three days.
+        ErrorRule(Outcome.THROTTLED, statuses=(418,), wait_ms=120_000),
+        ErrorRule(Outcome.THROTTLED, statuses=(429,), codes=("429", "510"), wait_ms=PERIOD_MS),
+        # Internal error or maintenance, busy, not available, time-out, maintenance of a part, and of all.
+        ErrorRule(Outcome.UNAVAILABLE, codes=("500", "501", "503", "504", "604", "801")),
+        # Symbol, its older code, parameters.
+        ErrorRule(Outcome.REJECTED, codes=("-1121", "10007", "-1128", "400", "600", "700013")),
     ),
-    errors=ErrorForm(
-        code_path=("code",),
-        message_path=("msg",),
-        ok_codes=("0", "200"),
-        rules=(
-            # The first ban lasts two minutes, the longest three days.
-            ErrorRule(Outcome.THROTTLED, statuses=(418,), wait_ms=120_000),
-            ErrorRule(Outcome.THROTTLED, statuses=(429,), wait_ms=PERIOD_MS),
-            ErrorRule(Outcome.THROTTLED, codes=("429", "510"), wait_ms=PERIOD_MS),
-            # Internal error or maintenance, busy, not available, time-out, maintenance of a part, and of all.
-            ErrorRule(Outcome.UNAVAILABLE, codes=("500", "501", "503", "504", "604", "801")),
-            # Symbol, its older code, parameters.
-            ErrorRule(Outcome.REJECTED, codes=("-1121", "10007", "-1128", "400", "600", "700013")),
-        ),
-    ),
-    markets=MarketsRequest(
-        path="/api/v3/exchangeInfo",
-        path_in_body=("symbols",),
-        base_key="baseAsset",
-        quote_key="quoteAsset",
-        active={"status": "1", "isSpotTradingAllowed": True},
+    markets=MarketsRequest("/api/v3/exchangeInfo"),
+    market_rows=MarketForm.objects(
+        "symbol baseAsset quoteAsset", path=("symbols",), active={"status": "1", "isSpotTradingAllowed": True}
     ),
     ping_path="/api/v3/ping",
     quirks=(

@@ -3,30 +3,18 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.spec import (
-    CandlesRequest,
-    ErrorForm,
-    ErrorRule,
-    ExchangeSpec,
-    MarketsRequest,
-    Outcome,
-    Paging,
-    RowForm,
-    RowKind,
-    Shift,
-    SymbolForm,
-    TimeForm,
-)
+from shared.exchanges.error_form import ErrorForm, ErrorRule, Outcome
+from shared.exchanges.own_names import SymbolForm
+from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
+from shared.exchanges.spec import CandlesRequest, ExchangeSpec, MarketsRequest, Paging, Shift
 
 # Unified currency and Poloniex's own, where they differ. Left out: XLM and REP, which have been traded under two names here.
-# fmt: off
 _ALIASES: Final = {
     "API Coin": "XAP", "AirCoin": "AIR", "AphroditeCoin": "APH", "BTCtalkcoin": "BCC", "Badgercoin": "BDG", "Bitmark": "BTM",
     "Coino": "CON", "Degenerator Meme": "MEME", "GPU": "GPUC", "GoldEagles": "GOLD", "Hotcoin": "HOT",
     "Information Coin": "ITC", "KEYCoin": "KEY", "NFTX Hashmasks Index": "MASK", "ParallaxCoin": "PLX", "SOCC": "SOC",
     "USTC": "UST", "Unitrade": "TRADE",
-}
-# fmt: on
+}  # fmt: skip
 
 SPEC: Final = ExchangeSpec(
     name="poloniex",
@@ -51,38 +39,18 @@ SPEC: Final = ExchangeSpec(
         time_form=TimeForm.MILLISECONDS,
         end_shift=Shift(ms=-1),  # the start is inclusive; nothing says whether the end is
     ),
-    # Low stands before high, and both before open.
-    rows=RowForm(
-        RowKind.ARRAYS,
-        time=12,
-        low=0,
-        high=1,
-        open=2,
-        close=3,
-        volume=5,  # 4 is the volume in the quote currency
-        time_form=TimeForm.MILLISECONDS,
+    rows=RowForm.arrays("low high open close quote_volume volume _ _ _ _ _ _ time", TimeForm.MILLISECONDS),
+    errors=ErrorForm(code_path=("code",), message_path=("message",), ok_codes=("200",)),
+    error_rules=(
+        ErrorRule(Outcome.THROTTLED, statuses=(429,), codes=("429",), wait_ms=1_000),
+        # System errors, busy, time-out, maintenance.
+        ErrorRule(Outcome.UNAVAILABLE, codes=("415", "500", "503", "603", "1001", "1002", "10060", "21340", "24201")),
+        # Currency, symbol, parameters; symbol, interval, end, limit and start of candles.
+        ErrorRule(Outcome.REJECTED, codes=("400", "404", "601", "602", "10001", "10020", "10040", "10041", "21110")),
+        ErrorRule(Outcome.REJECTED, codes=("24101", "24102", "24103", "24104", "24105")),
     ),
-    errors=ErrorForm(
-        code_path=("code",),
-        message_path=("message",),
-        ok_codes=("200",),
-        rules=(
-            ErrorRule(Outcome.THROTTLED, statuses=(429,), wait_ms=1_000),
-            ErrorRule(Outcome.THROTTLED, codes=("429",), wait_ms=1_000),
-            # System errors, busy, time-out, maintenance.
-            ErrorRule(Outcome.UNAVAILABLE, codes=("415", "500", "503", "603", "1001", "1002", "10060", "21340", "24201")),
-            # Currency, symbol, parameters; symbol, interval, end, limit and start of candles.
-            ErrorRule(Outcome.REJECTED, codes=("400", "404", "601", "602", "10001", "10020", "10040", "10041", "21110")),
-            ErrorRule(Outcome.REJECTED, codes=("24101", "24102", "24103", "24104", "24105")),
-        ),
-    ),
-    markets=MarketsRequest(
-        path="/markets",
-        id_key="symbol",
-        base_key="baseCurrencyName",
-        quote_key="quoteCurrencyName",
-        active={"state": "NORMAL"},
-    ),
+    markets=MarketsRequest("/markets"),
+    market_rows=MarketForm.objects("symbol baseCurrencyName quoteCurrencyName", active={"state": "NORMAL"}),
     ping_path="/timestamp",
     quirks=(
         "Quiet, and dead markets have been seen to go on with their last price.",

@@ -24,7 +24,8 @@ from pydantic_core import SchemaValidator, core_schema
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
 from shared.domain.timeframes import IntArray, Timeframe
 from shared.errors import MalformedPage
-from shared.exchanges.spec import ExchangeSpec, OtherThan, PathStep, RowForm, RowKind, TimeForm
+from shared.exchanges.row_forms import OtherThan, PathStep, RowForm, RowKind, TimeForm
+from shared.exchanges.spec import ExchangeSpec
 
 # A parsed answer: rows as lists or objects of JSON values. `Any` ends in this module.
 Rows: TypeAlias = Sequence[Any]
@@ -167,11 +168,11 @@ def decode_markets(payload: object, spec: ExchangeSpec) -> list[Market]:
     Raises:
         MalformedPage: there is no list (or object of objects) where it should be.
     """
-    form = spec.markets
-    found = _find(payload, form.path_in_body)
+    form = spec.market_rows
+    found = _find(payload, form.path)
     rows = list(found.values()) if isinstance(found, dict) else found
     if not isinstance(rows, list):
-        _refuse(spec, f"no list of symbols at {form.path_in_body or 'the top'}: {_excerpt(payload)}")
+        _refuse(spec, f"no list of symbols at {form.path or 'the top'}: {_excerpt(payload)}")
     markets: dict[str, Market] = {}
     for row in rows:
         market = _decode_market({form.id_key: row, form.pair_key: row} if isinstance(row, str) else row, spec)
@@ -182,7 +183,7 @@ def decode_markets(payload: object, spec: ExchangeSpec) -> list[Market]:
 
 
 def _decode_market(row: Any, spec: ExchangeSpec) -> Market | None:
-    form = spec.markets
+    form = spec.market_rows
     if not isinstance(row, dict) or any(row.get(key) != value for key, value in form.only.items()):
         return None
     exchange_symbol = row.get(form.id_key)

@@ -14,11 +14,12 @@ import urllib3
 from pydantic_core import from_json
 
 from shared.errors import ExchangeError, ExchangeRejected, ExchangeThrottled, ExchangeUnavailable, MalformedPage
+from shared.exchanges.error_form import ErrorRule, Outcome
 from shared.exchanges.gated_http import gate
 from shared.exchanges.headers import read_wait_ms
 from shared.exchanges.http_session import proxies_for
 from shared.exchanges.rows import find_in
-from shared.exchanges.spec import ErrorForm, ErrorRule, ExchangeSpec, Outcome, Template
+from shared.exchanges.spec import ExchangeSpec, Template
 
 # The largest answer is a list of all symbols (Binance's exchangeInfo is about 10 MB, unpacked); a page is below 1 MB.
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024
@@ -129,7 +130,6 @@ class Transport:
 
     def _judge(self, status: int, headers: Mapping[str, str], body: bytes, latency_ms: int, subject: str) -> Answer:
         """The parsed answer, or the error that it carries, whatever its status says."""
-        form = self.spec.errors
         is_success = 200 <= status < 300
         try:
             # Cells hardly ever repeat: looking for those that do costs more than it saves.
@@ -140,10 +140,11 @@ class Transport:
                     f"{self.spec.name} {subject}: HTTP {status} without JSON ({exc}): {_excerpt(body)}", exchange=self.spec.name
                 ) from exc
             payload = None
-        code = _code_in(payload, form)
-        if is_success and code is None and not _is_error_body(form, status, body):
+        code = _code_in(payload, self.spec)
+        if is_success and code is None and not _is_error_body(self.spec, status, body):
             return Answer(payload, status, headers, latency_ms)
-        message = find_in(payload, form.message_path) if form.message_path else None
+        message_path = self.spec.errors.message_path
+        message = find_in(payload, message_path) if message_path else None
         words = (code or "", "" if message is None else str(message))
         page = body[:PAGE_BYTES].decode("utf-8", "replace").lower() if payload is None else ""
         rule = _first_rule(self.spec, status, *words, body, page)
@@ -176,30 +177,24 @@ def _fill(template: Template, names: Mapping[str, int | str]) -> Any:
     return template.format(**names)
 
 
-def _code_in(payload: object, form: ErrorForm) -> str | None:
+def _code_in(payload: object, spec: ExchangeSpec) -> str | None:
     """The code of an error, None if there is none or it says that all is well."""
+    form = spec.errors
     codes = (find_in(payload, path) for path in (form.code_path, *form.other_code_paths) if path)
     return next((str(code) for code in codes if isinstance(code, str | int) and str(code) not in form.ok_codes), None)
 
 
-def _is_error_body(form: ErrorForm, status: int, body: bytes) -> bool:
+def _is_error_body(spec: ExchangeSpec, status: int, body: bytes) -> bool:
     """Whether a body without a code is known as an error."""
-    known = (rule for rule in form.rules if rule.body and (not rule.statuses or status in rule.statuses))
+    known = (rule for rule in spec.error_rules if rule.body and status in rule.statuses)
     return any(body.strip() == rule.body.encode() for rule in known)
 
 
 def _first_rule(spec: ExchangeSpec, status: int, code: str, message: str, body: bytes, page: str) -> ErrorRule | None:
     text = f"{code} {message}".lower()
-    for rule in (*spec.errors.rules, *STATUS_RULES):
-        if rule.statuses and status not in rule.statuses:
-            continue
-        if rule.codes and code not in rule.codes:
-            continue
-        if rule.body and body.strip() != rule.body.encode():
-            continue
-        if rule.page_text.lower() not in page:
-            continue
-        if rule.text.lower() in text:
+    for rule in (*spec.error_rules, *STATUS_RULES):
+        is_meant = status in rule.statuses or code in rule.codes or any(words.lower() in text for words in rule.texts)
+        if is_meant and rule.page_text.lower() in page and (not rule.body or body.strip() == rule.body.encode()):
             return rule
     return None
 

@@ -3,21 +3,11 @@
 from typing import Final
 
 from shared.domain.rates import RateWindow
-from shared.exchanges.spec import (
-    CandlesRequest,
-    EmptyIntervals,
-    ErrorForm,
-    ErrorRule,
-    ExchangeSpec,
-    MarketsRequest,
-    Outcome,
-    Paging,
-    RowForm,
-    RowKind,
-    SymbolForm,
-    TimeForm,
-    UsageHeader,
-)
+from shared.exchanges.error_form import ErrorForm, ErrorRule, Outcome
+from shared.exchanges.header_forms import UsageHeader
+from shared.exchanges.own_names import SymbolForm, timeframe_names
+from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
+from shared.exchanges.spec import CandlesRequest, EmptyIntervals, ExchangeSpec, MarketsRequest, Paging
 
 PERIOD_MS: Final = 1_000
 REQUESTS_MAX: Final = 10
@@ -32,14 +22,10 @@ SPEC: Final = ExchangeSpec(
     windows=(RateWindow(REQUESTS_MAX, PERIOD_MS),),
     usage_headers=(UsageHeader("Remaining-Req", PERIOD_MS, REQUESTS_MAX, pattern=r"group=candles?;.*\bsec=(\d+)"),),
     # Days open at 00:00 UTC, which is nine in Korea; weeks on Monday.
-    timeframes={
-        **{f"{minutes}m": f"minutes/{minutes}" for minutes in (1, 3, 5, 10, 15, 30)},
-        "1h": "minutes/60",
-        "4h": "minutes/240",
-        "1d": "days",
-        "1w": "weeks",
-        "1M": "months",
-    },
+    timeframes=timeframe_names(
+        "1m=minutes/1 3m=minutes/3 5m=minutes/5 10m=minutes/10 15m=minutes/15 30m=minutes/30 1h=minutes/60 4h=minutes/240 "
+        "1d=days 1w=weeks 1M=months"
+    ),
     # TON was Tokamak Network's name before it became TOKAMAK, and ccxt still reads it so: nobody gets it as Toncoin.
     symbol_form=SymbolForm("{quote}-{base}", aliases={"Tokamak Network": "TON"}),
     paging=Paging.BACKWARD,
@@ -50,33 +36,18 @@ SPEC: Final = ExchangeSpec(
         page_limit=200,
         time_form=TimeForm.ISO,
     ),
-    rows=RowForm(
-        RowKind.OBJECTS,
-        time="candle_date_time_utc",  # `timestamp` is that of the last trade
-        open="opening_price",
-        high="high_price",
-        low="low_price",
-        close="trade_price",
-        volume="candle_acc_trade_volume",
-        time_form=TimeForm.ISO,
+    # The time is not `timestamp`, which is that of the last trade.
+    rows=RowForm.objects(
+        "candle_date_time_utc opening_price high_price low_price trade_price candle_acc_trade_volume", TimeForm.ISO
     ),
-    errors=ErrorForm(
-        code_path=("error", "name"),
-        message_path=("error", "message"),
-        rules=(
-            ErrorRule(Outcome.THROTTLED, statuses=(418,), wait_ms=BAN_MS),
-            ErrorRule(Outcome.THROTTLED, codes=("418",), wait_ms=BAN_MS),
-            ErrorRule(Outcome.THROTTLED, statuses=(429,), wait_ms=PERIOD_MS),
-            ErrorRule(Outcome.THROTTLED, codes=("429", "too_many_requests"), wait_ms=PERIOD_MS),
-            ErrorRule(Outcome.REJECTED, codes=("400", "404", "invalid_parameter", "validation_error")),
-        ),
+    errors=ErrorForm(code_path=("error", "name"), message_path=("error", "message")),
+    error_rules=(
+        ErrorRule(Outcome.THROTTLED, statuses=(418,), codes=("418",), wait_ms=BAN_MS),
+        ErrorRule(Outcome.THROTTLED, statuses=(429,), codes=("429", "too_many_requests"), wait_ms=PERIOD_MS),
+        ErrorRule(Outcome.REJECTED, codes=("400", "404", "invalid_parameter", "validation_error")),
     ),
-    markets=MarketsRequest(
-        path="/v1/market/all",
-        id_key="market",
-        pair_key="market",
-        pair_pattern=r"(?P<quote>[^-]+)-(?P<base>.+)",
-    ),
+    markets=MarketsRequest("/v1/market/all"),
+    market_rows=MarketForm.pairs("market", r"(?P<quote>[^-]+)-(?P<base>.+)"),
     # It has no clock to ask for.
     ping_path="/v1/ticker",
     ping_params={"markets": "KRW-BTC"},

@@ -17,9 +17,10 @@ from shared.errors import ExchangeRejected, ExchangeThrottled, ExchangeUnavailab
 from shared.exchanges import transport as transport_module
 from shared.exchanges.catalog import load_spec
 from shared.exchanges.client import ExchangeClient
+from shared.exchanges.header_forms import UsageHeader, WaitForm, WaitHeader
 from shared.exchanges.http_session import USER_AGENT, open_session
 from shared.exchanges.rows import Market
-from shared.exchanges.spec import Template, UsageHeader, WaitForm, WaitHeader
+from shared.exchanges.spec import Template
 from tests.contract.conftest import Connect
 from tests.contract.loopback_venue import NOW_MS, START_MS, Venue, page_of
 

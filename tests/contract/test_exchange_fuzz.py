@@ -15,8 +15,9 @@ from shared.domain.timeframes import MINUTE_MS, TIMEFRAMES
 from shared.errors import ExchangeError, MalformedPage
 from shared.exchanges.catalog import EXCHANGES, load_spec
 from shared.exchanges.pages import AskedRange, read_page
+from shared.exchanges.row_forms import RowKind, TimeForm
 from shared.exchanges.rows import decode_open_times, find_in, find_rows
-from shared.exchanges.spec import ExchangeSpec, RowKind, TimeForm
+from shared.exchanges.spec import ExchangeSpec
 from shared.exchanges.transport import Answer
 from tests.contract.bench import Bench
 from tests.contract.cases import CASES

@@ -14,8 +14,9 @@ from shared.domain.timeframes import TIMEFRAMES
 from shared.errors import ExchangeRejected, ExchangeThrottled, ExchangeUnavailable
 from shared.exchanges.catalog import EXCHANGES, load_spec
 from shared.exchanges.client import ExchangeClient
+from shared.exchanges.error_form import Outcome
 from shared.exchanges.http_session import open_session
-from shared.exchanges.spec import Outcome, Paging
+from shared.exchanges.spec import Paging
 from tests.contract.bench import Bench
 from tests.contract.cases import CASES
 from tests.contract.ccxt_peer import rows_of
@@ -205,7 +206,7 @@ def test_over_http_it_answers_lists_symbols_serves_and_throttles(simulator: Simu
 
 
 def has_doubts(exchange: str) -> bool:
-    return any(rule.outcome is Outcome.IN_DOUBT for rule in load_spec(exchange).errors.rules)
+    return any(rule.outcome is Outcome.IN_DOUBT for rule in load_spec(exchange).error_rules)
 
 
 @pytest.mark.parametrize("exchange", [exchange for exchange in ALL if has_doubts(exchange)])

@@ -13,8 +13,10 @@ from pydantic_core import from_json
 from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
 from shared.errors import InvalidRequest, MalformedPage
 from shared.exchanges.catalog import EXCHANGES, load_spec
+from shared.exchanges.own_names import SymbolForm
+from shared.exchanges.row_forms import MarketForm, RowForm, RowKind, TimeForm
 from shared.exchanges.rows import OPEN_MS_MAX, decode, decode_markets, find_rows
-from shared.exchanges.spec import ExchangeSpec, MarketsRequest, RowForm, RowKind, SymbolForm, TimeForm
+from shared.exchanges.spec import ExchangeSpec
 
 START_MS = 1_704_067_200_000  # 2024-01-01, a Monday
 MINUTE = TIMEFRAMES["1m"]
@@ -254,10 +256,10 @@ def test_symbols_are_listed_by_unified_name() -> None:
 
 
 def test_lists_of_plain_ids_are_split_by_the_pattern() -> None:
-    form = MarketsRequest(
-        "/pairs", path_in_body=(0,), id_key="id", pair_key="id", pair_pattern="(?P<base>.{3}|.+(?=:)):?(?P<quote>[^:]+)"
+    form = MarketForm(path=(0,), id_key="id", pair_key="id", pair_pattern="(?P<base>.{3}|.+(?=:)):?(?P<quote>[^:]+)")
+    spec = replace(
+        BINANCE, market_rows=form, symbol_form=SymbolForm("t{base}{quote}", "t{base}:{quote}", aliases={"USDT": "UST"})
     )
-    spec = replace(BINANCE, markets=form, symbol_form=SymbolForm("t{base}{quote}", "t{base}:{quote}", aliases={"USDT": "UST"}))
     found = decode_markets([["BTCUSD", "BTCUST", "DUSK:USD"]], spec)
     assert [market.symbol for market in found] == ["BTC/USD", "BTC/USDT", "DUSK/USD"]
     assert [spec.symbol_form.write(market.symbol) for market in found] == ["tBTCUSD", "tBTCUST", "tDUSK:USD"]
