@@ -2,25 +2,14 @@
 
 from typing import Final
 
-from shared.exchanges.bybit_family import (
-    BASE_URL,
-    ERROR_RULES,
-    ERRORS,
-    MARKET_ROWS,
-    PING_PATH,
-    ROWS,
-    TIMEFRAMES,
-    WINDOWS,
-    instruments,
-    klines,
-)
+from shared.exchanges.bybit_family import ERROR_RULES, ERRORS, MARKET_ROWS, ROWS, TIMEFRAMES, WINDOWS, instruments, klines
 from shared.exchanges.own_names import SymbolForm
 from shared.exchanges.spec import ExchangeSpec, Paging
 
 SPEC: Final = ExchangeSpec(
     name="bybit",
     docs_url="https://bybit-exchange.github.io/docs/v5/market/kline",
-    base_url=BASE_URL,
+    base_url="https://api.bybit.com",
     windows=WINDOWS,
     timeframes=TIMEFRAMES,
     symbol_form=SymbolForm("{base}{quote}"),
@@ -32,7 +21,7 @@ SPEC: Final = ExchangeSpec(
     error_rules=ERROR_RULES,
     markets=instruments("spot"),
     market_rows=MARKET_ROWS,
-    ping_path=PING_PATH,
+    ping_path="/v5/market/time",
     quirks=(
         "Shares the limit of its address with bybitlinear, half each; who is too fast is shut out of both for 10 minutes.",
         "Not served to the United States, nor from cloud regions there: it answers 403, and the job goes to error.",

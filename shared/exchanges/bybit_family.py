@@ -8,7 +8,6 @@ from shared.exchanges.own_names import timeframe_names
 from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
 from shared.exchanges.spec import CandlesRequest, MarketsRequest, Shift
 
-BASE_URL: Final = "https://api.bybit.com"
 # Who was too fast for one address has to be silent for ten minutes.
 SILENCE_MS: Final = 600_000
 # An address may send 600 in five seconds to all kinds of market together: half of it each.
@@ -33,7 +32,6 @@ ERROR_RULES: Final = (
 MARKET_ROWS: Final = MarketForm.objects(
     "symbol baseCoin quoteCoin settleCoin", path=("result", "list"), active={"status": "Trading"}
 )
-PING_PATH: Final = "/v5/market/time"
 
 
 def klines(category: str) -> CandlesRequest:

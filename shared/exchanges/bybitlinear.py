@@ -3,25 +3,14 @@
 from dataclasses import replace
 from typing import Final
 
-from shared.exchanges.bybit_family import (
-    BASE_URL,
-    ERROR_RULES,
-    ERRORS,
-    MARKET_ROWS,
-    PING_PATH,
-    ROWS,
-    TIMEFRAMES,
-    WINDOWS,
-    instruments,
-    klines,
-)
+from shared.exchanges.bybit_family import ERROR_RULES, ERRORS, MARKET_ROWS, ROWS, TIMEFRAMES, WINDOWS, instruments, klines
 from shared.exchanges.own_names import SymbolForm
 from shared.exchanges.spec import ExchangeSpec, Paging
 
 SPEC: Final = ExchangeSpec(
     name="bybitlinear",
     docs_url="https://bybit-exchange.github.io/docs/v5/market/kline",
-    base_url=BASE_URL,
+    base_url="https://api.bybit.com",
     windows=WINDOWS,
     timeframes=TIMEFRAMES,
     symbol_form=SymbolForm(None, swap_by_settle={"USDT": "{base}{quote}", "USDC": "{base}PERP"}),
@@ -33,7 +22,7 @@ SPEC: Final = ExchangeSpec(
     error_rules=ERROR_RULES,
     markets=instruments("linear"),
     market_rows=replace(MARKET_ROWS, only={"contractType": "LinearPerpetual"}),
-    ping_path=PING_PATH,
+    ping_path="/v5/market/time",
     quirks=(
         "Perpetuals settled in USDT and USDC; contracts with a delivery date, and inverse ones, are left out.",
         "Weeks are not offered, since it is not documented on which day Bybit's open.",
