@@ -8,6 +8,15 @@ from tests.contract.by_exchange import ByExchange
 
 
 @dataclass(frozen=True)
+class Asks:
+    """So many intervals before the first and behind the last of a range are asked for too (None: all up to now), and why."""
+
+    before: int = 0
+    behind: int | None = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Case:
     """One exchange.
 
@@ -15,7 +24,8 @@ class Case:
     all the time, `quiet` has intervals without trades, `unknown` does not exist. `ccxt_has` switches off what ccxt would ask
     for and a reader of candles does not need (`{"fetchCurrencies": False}`). `ccxt_timeframes_off` are those that ccxt reads
     otherwise, with the reason. `ccxt_needs_end`: ccxt tells the exchange no end, and so gets the newest unless the caller
-    names one. `hides_delisted`: its list of symbols names only what trades now.
+    names one. `we_ask` and `ccxt_asks` are where either asks for more than the range. `hides_delisted`: its list of symbols
+    names only what trades now.
     """
 
     exchange: str
@@ -27,6 +37,8 @@ class Case:
     ccxt_has: Mapping[str, bool] = field(default_factory=dict)
     ccxt_timeframes_off: Mapping[str, str] = field(default_factory=dict)
     ccxt_needs_end: bool = False
+    we_ask: Asks = Asks()
+    ccxt_asks: Asks = Asks()
     hides_delisted: bool = False
 
 
@@ -59,6 +71,7 @@ CASES = ByExchange[Case](
                 "bitget",
                 ccxt_options={"fetchMarkets": {"types": ["spot"]}},
                 ccxt_has={"fetchCurrencies": False},
+                we_ask=Asks(before=1, reason="whether the end counts is not known, and rows are counted back from it"),
             ),
             Case(
                 "bitstamp",
@@ -98,6 +111,8 @@ CASES = ByExchange[Case](
                 quiet="ZEC/USDC:USDC",
                 unknown="NOPE/USDC",
                 ccxt_has={"fetchCurrencies": False},
+                we_ask=Asks(1, 1, "a start on the grid has lost its candle (ccxt 21061), and the end counts"),
+                ccxt_asks=Asks(1, 0, "for the same; its end is a ms earlier"),
             ),
             Case(
                 "gate",
@@ -119,6 +134,7 @@ CASES = ByExchange[Case](
                 "htx",
                 ccxt_options={"fetchMarkets": {"types": {"spot": True, "linear": False, "inverse": False}}},
                 ccxt_has={"fetchCurrencies": False},
+                we_ask=Asks(behind=1, reason="whether the end counts is not known"),
             ),
             Case(
                 "hyperliquid",
@@ -128,6 +144,7 @@ CASES = ByExchange[Case](
                 unknown="NOPE/USDC:USDC",
                 ccxt_options={"fetchMarkets": {"types": ["swap"]}},
                 ccxt_has={"fetchCurrencies": False},
+                ccxt_asks=Asks(behind=None, reason="it names now as the end"),
             ),
             Case("kraken", "kraken"),
             Case(
