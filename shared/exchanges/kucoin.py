@@ -55,6 +55,7 @@ SPEC: Final = ExchangeSpec(
             "APTOSLAUNCHTOKEN": "ALT",
             "BIFIF": "BIFI",
             "BSV": "BCHSV",
+            "FTX Users' Debt": "FUD",
             "VAIOT": "VAI",
             "WAXP": "WAX",
         },

@@ -46,7 +46,7 @@ SPEC: Final = ExchangeSpec(
         "1w": "1Wutc",
         "1M": "1Mutc",
     },
-    symbol_form=SymbolForm("{base}-{quote}"),
+    symbol_form=SymbolForm("{base}-{quote}", aliases={"AET": "AE"}),
     paging=Paging.WINDOW,
     candles=_CANDLES,
     # The plain endpoint reaches about 1,440 bars back.

@@ -460,9 +460,3 @@ def test_the_wait_that_an_exchange_tells_is_read(exchange: str) -> None:
     wait_ms = read_wait_ms(headers, spec, NOW_MS)
     assert all(header.name in headers for header in spec.wait_headers if header.name != "Retry-After")
     assert (7_500 <= wait_ms <= 8_999) if told and wait_ms is not None else (wait_ms is None and not told)
-
-
-def test_nobody_gets_one_coin_by_the_name_of_another() -> None:
-    assert load_spec("upbit").symbol_form.write("TON/KRW") is None
-    assert load_spec("poloniex").symbol_form.write("HOT/USDT") is None
-    assert load_spec("poloniex").symbol_form.write("Hotcoin/USDT") == "HOT_USDT"
