@@ -15,6 +15,7 @@ from shared.exchanges.spec import Paging
 from tests.contract.bench import Bench
 from tests.contract.cases import CASES, Asks
 from tests.contract.ccxt_peer import open_ccxt, rows_of
+from tests.contract.error_answers import ERRORS
 from tests.contract.frozen_market import NOW_MS, truth
 
 ALL = sorted(EXCHANGES)
@@ -45,7 +46,7 @@ def back_in_archive(exchange: str) -> int:
 
 
 def test_every_exchange_has_a_case() -> None:
-    assert set(CASES) == set(EXCHANGES)
+    assert set(CASES) == set(ERRORS) == set(EXCHANGES)
 
 
 @pytest.mark.parametrize("exchange", ALL)
