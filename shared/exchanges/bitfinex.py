@@ -15,7 +15,8 @@ BLOCK_MS: Final = 60_000
 _ALIASES: Final = {
     "ALGO": "ALG", "AMPL": "AMP", "ATOM": "ATO", "BCH": "BCHN", "DASH": "DSH", "DATA": "DAT", "EURS": "EUS", "EURT": "EUT",
     "HT": "HTX", "ID": "IDX", "IOTA": "IOT", "IQ": "IQX", "LUNA": "LUNA2", "LUNC": "LUNA", "MANA": "MNA", "MDOGE": "DOG",
-    "PASS": "PAS", "PNT": "EDO", "QASH": "QSH", "QTUM": "QTM", "RBTC": "RBT", "SNGLS": "SNG", "STORJ": "STJ", "TUSD": "TSD",
+    "ORS Group": "ORS", "PASS": "PAS", "PNT": "EDO", "QASH": "QSH", "QTUM": "QTM", "RBTC": "RBT", "SNGLS": "SNG",
+    "STORJ": "STJ", "TUSD": "TSD",
     "USDC": "UDC", "USDT": "UST", "USTC": "TERRAUST", "VSYS": "VSY", "WAXP": "WAX", "XCHF": "XCH", "XEC": "BCHABC",
     "YEED": "YGG", "YOYOW": "YYW", "ZB": "ZBT",
 }  # fmt: skip

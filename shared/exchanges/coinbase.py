@@ -14,7 +14,7 @@ SPEC: Final = ExchangeSpec(
     base_url="https://api.exchange.coinbase.com",
     windows=(RateWindow(10, 1_000),),
     timeframes={"1m": 60, "5m": 300, "15m": 900, "1h": 3_600, "6h": 21_600, "1d": 86_400},
-    symbol_form=SymbolForm("{base}-{quote}"),
+    symbol_form=SymbolForm("{base}-{quote}", aliases={"CELO": "CGLD"}),
     paging=Paging.WINDOW,
     candles=CandlesRequest(
         path="/products/{symbol}/candles",

@@ -16,7 +16,19 @@ SPEC: Final = ExchangeSpec(
     windows=(RateWindow(1, 1_200),),
     # Left out: 10080 minutes, since nothing says that its weeks open on Monday; 21600 minutes, which are fifteen days.
     timeframes={"1m": 1, "5m": 5, "15m": 15, "30m": 30, "1h": 60, "4h": 240, "1d": 1_440},
-    symbol_form=SymbolForm("{base}{quote}", aliases={"BTC": "XBT", "DOGE": "XDG"}),
+    # Coins that were renamed or split kept their name here, as ccxt 4.5.90 has it: LUNA is what others call LUNC.
+    symbol_form=SymbolForm(
+        "{base}{quote}",
+        aliases={
+            "BTC": "XBT",
+            "DOGE": "XDG",
+            "LUNA": "LUNA2",
+            "LUNC": "LUNA",
+            "REP": "REPV2",
+            "REPV1": "REP",
+            "USTC": "UST",
+        },
+    ),
     paging=Paging.LAST_N,
     candles=CandlesRequest(
         path="/0/public/OHLC",

@@ -31,7 +31,15 @@ SPEC: Final = ExchangeSpec(
     # BSV kept the name it had when it was listed.
     symbol_form=SymbolForm(
         "{base}-{quote}",
-        aliases={"ALT": "KALT", "APTOSLAUNCHTOKEN": "ALT", "BIFIF": "BIFI", "BSV": "BCHSV", "VAIOT": "VAI", "WAXP": "WAX"},
+        aliases={
+            "ALT": "KALT",
+            "APTOSLAUNCHTOKEN": "ALT",
+            "BIFIF": "BIFI",
+            "BSV": "BCHSV",
+            "FTX Users' Debt": "FUD",
+            "VAIOT": "VAI",
+            "WAXP": "WAX",
+        },
     ),
     paging=Paging.WINDOW,
     candles=CandlesRequest(

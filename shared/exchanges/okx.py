@@ -26,7 +26,7 @@ SPEC: Final = ExchangeSpec(
     windows=(RateWindow(20, 2_000),),
     # From 6 hours on plain bars open by Hong Kong's clock. Left out: 3Dutc, since nothing says on which days it opens.
     timeframes=timeframe_names("1m 3m 5m 15m 30m 1h=1H 2h=2H 4h=4H 6h=6Hutc 12h=12Hutc 1d=1Dutc 1w=1Wutc 1M=1Mutc"),
-    symbol_form=SymbolForm("{base}-{quote}"),
+    symbol_form=SymbolForm("{base}-{quote}", aliases={"AET": "AE"}),
     paging=Paging.WINDOW,
     candles=_CANDLES,
     # The plain endpoint reaches about 1,440 bars back.

@@ -1,4 +1,6 @@
-"""docs/exchanges.md tells what the specs say. Where it does not, the failure shows the table as it has to be."""
+"""docs/exchanges.md tells what the specs say. Where it does not, the failure shows the rows that have to change."""
+
+from itertools import takewhile
 
 from shared.exchanges.catalog import EXCHANGES, load_spec
 from shared.exchanges.spec import ExchangeSpec
@@ -41,15 +43,33 @@ def row_of(spec: ExchangeSpec) -> tuple[str, ...]:
     )
 
 
-def table() -> str:
+def table() -> list[str]:
     rows = [HEAD, ("---",) * len(HEAD), *(row_of(load_spec(name)) for name in sorted(EXCHANGES))]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def written() -> list[str]:
+    """The lines of the table as it is."""
+    text = DOCUMENT.read_text()
+    return list(takewhile(lambda line: line.startswith("|"), text[text.find(f"| {HEAD[0]} |") :].splitlines()))
 
 
 def test_the_table_of_exchanges_is_what_the_specs_say() -> None:
-    assert table() in DOCUMENT.read_text(), f"put this table into docs/exchanges.md:\n{table()}"
+    meant, there = table(), written()
+    missing = "\n".join(line for line in meant if line not in there)
+    too_many = "\n".join(line for line in there if line not in meant)
+    # A plain `meant == there` would print both tables.
+    is_same = meant == there
+    assert is_same, (
+        f"put into the table of docs/exchanges.md:\n{missing}\nand take out:\n{too_many}"
+        if missing or too_many
+        else "the rows in docs/exchanges.md are right: sort them by name, each once"
+    )
 
 
 def test_what_is_open_is_written_down_for_every_exchange() -> None:
     text = DOCUMENT.read_text()
-    assert [name for name in EXCHANGES if f"\n- **{name}**" not in text] == []
+    missing = " ".join(name for name in sorted(EXCHANGES) if f"\n- **{name}**: " not in text)
+    assert not missing, (
+        f'say under "What is not verified" in docs/exchanges.md, in a line "- **NAME**: ...", what nobody has seen of {missing}'
+    )

@@ -1,7 +1,6 @@
 """The one contract of all exchanges: what a client promises holds for each, on the simulator with that exchange's manners."""
 
 import itertools
-import json
 import random
 from collections.abc import Iterator
 from functools import cache
@@ -20,9 +19,7 @@ from shared.exchanges.spec import Paging
 from tests.contract.bench import Bench
 from tests.contract.cases import CASES
 from tests.contract.ccxt_peer import rows_of
-from tests.contract.conftest import Connect
 from tests.contract.frozen_market import NOW_MS, SEED, truth
-from tests.contract.loopback_venue import Venue
 
 ALL = sorted(EXCHANGES)
 # Where an exchange has fewer, all it has. Whose days do not open by UTC has none.
@@ -132,29 +129,6 @@ def test_an_unknown_symbol_is_rejected(exchange: str) -> None:
     start_ms = first_kept_ms(exchange, "1m", 50)
     with pytest.raises(ExchangeRejected):
         Bench(exchange).client().fetch_ohlcv(CASES[exchange].unknown, "1m", start_ms, NOW_MS)
-
-
-@pytest.mark.parametrize(
-    ("exchange", "number"), [(exchange, number) for exchange in ALL for number in range(len(CASES[exchange].errors))]
-)
-def test_every_error_is_what_it_means(venue: Venue, connect: Connect, exchange: str, number: int) -> None:
-    status, said, error = CASES[exchange].errors[number]
-    venue.says(said.encode() if isinstance(said, str) else json.dumps(said).encode(), status, date_ms=NOW_MS)
-    client = connect(exchange, now_ms=NOW_MS)
-    with pytest.raises(error) as raised:
-        client.fetch_ohlcv(CASES[exchange].symbol, "1m", first_kept_ms(exchange, "1m", 50), NOW_MS)
-    if isinstance(raised.value, ExchangeThrottled):
-        # A ban, or a firewall that has had enough.
-        assert raised.value.wait_ms >= (60_000 if status in (403, 418) else 1_000)
-
-
-@pytest.mark.parametrize("exchange", ALL)
-def test_errors_of_all_three_kinds_are_among_the_cases(exchange: str) -> None:
-    assert {error.__name__ for _, _, error in CASES[exchange].errors} >= {
-        "ExchangeRejected",
-        "ExchangeThrottled",
-        "ExchangeUnavailable",
-    }
 
 
 @cache

@@ -1,31 +1,31 @@
-"""Manners that no request of ours brings out: what an exchange does with bounds, limits and names that we never send."""
+"""Which rows and markets an exchange gives where no request of ours brings it out: bounds and limits that we never send."""
 
 from typing import Any
 
 import pytest
-from requests.structures import CaseInsensitiveDict
 
-from local_emulator.simulator.arrivals import Limit, Verdict, Window
-from local_emulator.simulator.wire_upbit import UPBIT
 from local_emulator.simulator.wires import WIRES
-from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
+from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS
 from shared.exchanges.catalog import load_spec
-from shared.exchanges.headers import read_usage, read_wait_ms
 from tests.contract.bench import Bench
 from tests.contract.frozen_market import NOW_MS
-
-MINUTE_S = TIMEFRAMES["1m"].floor(NOW_MS) // 1_000
-HOUR_S = TIMEFRAMES["1h"].floor(NOW_MS) // 1_000
-
-
-def ask(exchange: str, path: str, **query: Any) -> tuple[int, Any]:
-    session = Bench(exchange).session()
-    answer = session.get(f"https://exchange.example{path}", params={name.rstrip("_"): value for name, value in query.items()})
-    return answer.status_code, answer.json()
-
-
-def usdm(**query: Any) -> tuple[int, Any]:
-    return ask("binanceusdm", "/fapi/v1/klines", **{"symbol": "BTCUSDT", "interval": "1m", **query})
+from tests.contract.wire_questions import (
+    HOUR_S,
+    MINUTE_S,
+    ask,
+    bitfinex,
+    bitget,
+    bitstamp_opens,
+    bybit,
+    cryptocom,
+    gate,
+    htx,
+    kucoin,
+    mexc,
+    poloniex,
+    upbit,
+    usdm,
+)
 
 
 def test_binance_usdm_gives_up_to_1500_klines_and_weighs_them_by_the_limit() -> None:
@@ -49,24 +49,11 @@ def test_binance_usdm_lists_contracts_with_a_date_and_those_that_are_settled() -
     assert {row["status"] for row in info["symbols"] if row["baseAsset"] == "OMG"} == {"SETTLING"}
 
 
-@pytest.mark.parametrize(
-    ("query", "code"),
-    [({"symbol": "NOPEUSDT"}, -1121), ({"interval": "7m"}, -1120), ({"limit": 0}, -1130), ({"startTime": "soon"}, -1100)],
-)
-def test_binance_usdm_refuses_with_a_code(query: dict[str, Any], code: int) -> None:
-    status, answer = usdm(**query)
-    assert (status, answer["code"]) == (400, code)
-
-
 def test_binance_us_reads_milliseconds_only() -> None:
     path, asked = "/api/v3/klines", {"symbol": "BTCUSD", "interval": "1m", "limit": 2}
     assert len(ask("binanceus", path, **asked, startTime=MINUTE_S * 1_000 - MINUTE_MS)[1]) == 2
     assert ask("binanceus", path, **asked, startTime=(MINUTE_S * 1_000 - MINUTE_MS) * 1_000) == (200, [])
     assert len(ask("binance", path, **{**asked, "symbol": "BTCUSDT"}, startTime=(MINUTE_S - 60) * 1_000_000)[1]) == 2
-
-
-def bitfinex(candle: str = "1h:tBTCUSD", **query: Any) -> tuple[int, Any]:
-    return ask("bitfinex", f"/v2/candles/trade:{candle}/hist", **query)
 
 
 def test_bitfinex_keeps_the_side_that_it_sorts_by() -> None:
@@ -79,30 +66,11 @@ def test_bitfinex_keeps_the_side_that_it_sorts_by() -> None:
     assert first_ever[0][0] < NOW_MS - 3_000 * DAY_MS
 
 
-@pytest.mark.parametrize(
-    ("candle", "query", "parameter"),
-    [
-        ("1h:tBTCUSD", {"limit": 10_001}, "limit"),
-        ("1h:tBTCUSD", {"start": NOW_MS, "end": NOW_MS}, "time_interval"),
-        ("2h:tBTCUSD", {}, "time_interval"),
-        ("1h:BTCUSD", {}, "symbol"),
-    ],
-)
-def test_bitfinex_refuses_with_an_array(candle: str, query: dict[str, int], parameter: str) -> None:
-    assert bitfinex(candle, **query) == (500, ["error", 10020, f"{parameter}: invalid"])
-
-
 def test_bitfinex_has_no_candles_of_what_does_not_exist_and_lists_only_what_trades() -> None:
     assert bitfinex("1h:tNOPE:USD") == (200, [])
     _, (pairs,) = ask("bitfinex", "/v2/conf/pub:list:pair:exchange")
     assert {"BTCUSD", "BTCUST", "DOGE:USD", "ETHBTC"} <= set(pairs)
     assert "OMGUSD" not in pairs
-
-
-def bybit(exchange: str = "bybit", path: str = "kline", **query: Any) -> tuple[int, Any]:
-    category = "spot" if exchange == "bybit" else "linear"
-    asked = {"category": category, "symbol": "BTCUSDT", "interval": "1"} if path == "kline" else {"category": category}
-    return ask(exchange, f"/v5/market/{path}", **{**asked, **query})
 
 
 @pytest.mark.parametrize("exchange", ["bybit", "bybitlinear"])
@@ -118,12 +86,6 @@ def test_bybit_begins_with_the_candle_that_holds_the_start_and_keeps_the_newest_
     assert opens(start=start_ms + 1, end=start_ms + 2 * MINUTE_MS) == [start_ms + at * MINUTE_MS for at in (2, 1, 0)]
     newest = opens(start=start_ms, end=now_ms, limit=1_001)
     assert (len(newest), newest[0]) == (1_000, now_ms)
-
-
-@pytest.mark.parametrize("query", [{"symbol": "NOPEUSDT"}, {"interval": "1m"}, {"interval": "W"}, {"category": "inverse"}])
-def test_bybit_refuses_inside_http_200(query: dict[str, Any]) -> None:
-    status, answer = bybit(**query)
-    assert (status, answer["retCode"]) == (200, 10001)
 
 
 def test_bybit_takes_linear_when_no_category_is_named_and_names_contracts_by_what_settles_them() -> None:
@@ -144,17 +106,6 @@ def test_bybit_lists_what_trades_in_pages() -> None:
     assert bybit("bybitlinear", "instruments-info", status="PreLaunch")[1]["result"]["list"] == []
 
 
-def test_bybit_shuts_an_address_out_for_ten_minutes() -> None:
-    wire = WIRES["bybit"]
-    refused = wire.refusal(Verdict("banned", 600_000), NOW_MS)
-    assert (refused.status, refused.body, dict(refused.headers)) == (403, b"access too frequent", {})
-    assert (wire.punishment.bans_at_once, wire.punishment.ban_ms) == (True, 600_000)
-
-
-def gate(**query: Any) -> tuple[int, Any]:
-    return ask("gate", "/api/v4/spot/candlesticks", **{"currency_pair": "BTC_USDT", "interval": "1m", **query})
-
-
 def test_gate_gives_a_hundred_or_all_between_its_bounds_and_says_what_is_closed() -> None:
     _, rows = gate()
     assert [int(row[0]) for row in rows] == [MINUTE_S - 60 * back for back in range(100)][::-1]
@@ -163,39 +114,12 @@ def test_gate_gives_a_hundred_or_all_between_its_bounds_and_says_what_is_closed(
     assert len(rows) == 1_000
 
 
-@pytest.mark.parametrize(
-    ("query", "label", "words"),
-    [
-        ({"from_": MINUTE_S - 1_000 * 60, "to": MINUTE_S}, "INVALID_PARAM_VALUE", "too broad"),
-        ({"from_": MINUTE_S - 10_000 * 60, "to": MINUTE_S - 9_900 * 60}, "INVALID_PARAM_VALUE", "too long ago"),
-        ({"from_": MINUTE_S - 600, "limit": 10}, "INVALID_PARAM_VALUE", "`limit` value: 10"),
-        ({"interval": "3m"}, "INVALID_PARAM_VALUE", "`interval` value: 3m"),
-        ({"currency_pair": "NOPE_USDT"}, "INVALID_CURRENCY", "NOPE"),
-        ({"currency_pair": "BTCUSDT"}, "INVALID_CURRENCY_PAIR", "BTCUSDT"),
-    ],
-)
-def test_gate_refuses_with_a_label(query: dict[str, Any], label: str, words: str) -> None:
-    status, answer = gate(**query)
-    assert (status, answer["label"]) == (400, label)
-    assert words in answer["message"]
-
-
-def kucoin(**query: Any) -> tuple[int, Any]:
-    return ask("kucoin", "/api/v1/market/candles", **{"symbol": "BTC-USDT", "type": "1min", **query})
-
-
 def test_kucoin_gives_the_newest_hundred_or_the_newest_1500_before_its_end() -> None:
     _, answer = kucoin()
     assert [int(row[0]) for row in answer["data"]] == [MINUTE_S - 60 * back for back in range(100)]
     _, answer = kucoin(startAt=MINUTE_S - 2_000 * 60, endAt=MINUTE_S)
     assert len(answer["data"]) == 1_500
     assert int(answer["data"][0][0]) == MINUTE_S - 60
-
-
-@pytest.mark.parametrize("query", [{"symbol": "NOPE-USDT"}, {"type": "1m"}, {"startAt": -1}])
-def test_kucoin_refuses_inside_http_200(query: dict[str, Any]) -> None:
-    status, answer = kucoin(**query)
-    assert (status, answer["code"]) == (200, "400100")
 
 
 def test_prices_and_volumes_stand_in_each_ones_own_columns() -> None:
@@ -210,14 +134,6 @@ def test_prices_and_volumes_stand_in_each_ones_own_columns() -> None:
     assert float(answer["data"][0][4]) == min(map(float, answer["data"][0][1:5]))
 
 
-def bitstamp(pair: str = "btcusd", **query: Any) -> tuple[int, Any]:
-    return ask("bitstamp", f"/api/v2/ohlc/{pair}/", **{"step": 60, "limit": 10, **query})
-
-
-def bitstamp_opens(**query: Any) -> list[int]:
-    return [int(row["timestamp"]) for row in bitstamp(**query)[1]["data"]["ohlc"]]
-
-
 def test_bitstamp_keeps_the_newest_between_its_bounds_and_goes_forward_from_a_start() -> None:
     start_s = MINUTE_S - 100 * 60
     assert bitstamp_opens(start=start_s, end=start_s + 600) == [start_s + at * 60 for at in range(1, 11)]
@@ -225,17 +141,6 @@ def test_bitstamp_keeps_the_newest_between_its_bounds_and_goes_forward_from_a_st
     assert bitstamp_opens(end=start_s, limit=2) == [start_s - 60, start_s]
     assert bitstamp_opens(limit=1) == [MINUTE_S]
     assert bitstamp_opens(limit=1, exclude_current_candle="true") == [MINUTE_S - 60]
-
-
-@pytest.mark.parametrize(("query", "field"), [({"limit": ""}, "limit"), ({"limit": 1_001}, "limit"), ({"step": 61}, "step")])
-def test_bitstamp_names_the_field_that_it_refuses(query: dict[str, Any], field: str) -> None:
-    status, answer = bitstamp(**query)
-    assert (status, answer["code"], answer["errors"][0]["field"]) == (400, "validation-error", field)
-    assert bitstamp("nopeusd")[0] == 404
-
-
-def mexc(**query: Any) -> tuple[int, Any]:
-    return ask("mexc", "/api/v3/klines", **{"symbol": "BTCUSDT", "interval": "60m", **query})
 
 
 def test_mexc_gives_500_at_most_and_takes_one_bound_for_none() -> None:
@@ -247,19 +152,6 @@ def test_mexc_gives_500_at_most_and_takes_one_bound_for_none() -> None:
     assert len(mexc()[1]) == 500
     _, rows = mexc(startTime=start_ms, endTime=start_ms + HOUR_MS)
     assert [(row[0], row[6]) for row in rows] == [(start_ms, start_ms + HOUR_MS)]
-
-
-@pytest.mark.parametrize(("query", "code"), [({"symbol": "NOPE"}, -1121), ({"interval": "1w"}, -1121), ({"limit": 0}, 700013)])
-def test_mexc_refuses_with_a_number(query: dict[str, Any], code: int) -> None:
-    status, answer = mexc(**query)
-    assert (status, answer["code"]) == (400, code)
-
-
-def htx(path: str = "candles", **query: Any) -> list[dict[str, Any]]:
-    status, answer = ask("htx", f"/market/history/{path}", **{"symbol": "btcusdt", "period": "1min", **query})
-    assert (status, answer["status"]) == (200, "ok")
-    rows: list[dict[str, Any]] = answer["data"]
-    return rows
 
 
 def test_htx_goes_forward_from_a_start_and_gives_the_newest_first() -> None:
@@ -274,16 +166,6 @@ def test_htx_looks_at_no_bound_for_kline() -> None:
     rows = htx("kline", from_=MINUTE_S - 5_000 * 60, size=2_000)
     assert [rows[0]["id"], rows[-1]["id"]] == [MINUTE_S, MINUTE_S - 1_999 * 60]
     assert rows[5]["vol"] == pytest.approx(rows[5]["amount"] * rows[5]["close"], rel=0.05)
-
-
-@pytest.mark.parametrize("query", [{"symbol": "nopeusdt"}, {"period": "1day"}, {"size": "x"}, {"size": 2_001}])
-def test_htx_refuses_inside_http_200(query: dict[str, Any]) -> None:
-    status, answer = ask("htx", "/market/history/kline", **{"symbol": "btcusdt", "period": "1min", **query})
-    assert (status, answer["status"], answer["err-code"]) == (200, "error", "invalid-parameter")
-
-
-def bitget(kind: str = "candles", **query: Any) -> tuple[int, Any]:
-    return ask("bitget", f"/api/v2/spot/market/{kind}", **{"symbol": "BTCUSDT", "granularity": "1min", **query})
 
 
 def test_bitget_takes_the_newest_before_its_end_whatever_the_start() -> None:
@@ -307,22 +189,6 @@ def test_bitgets_plain_candles_reach_1440_bars_back_with_their_limit_and_the_arc
     assert int(answer["data"][-1][0]) == MINUTE_S * 1_000 - MINUTE_MS
 
 
-@pytest.mark.parametrize(
-    ("kind", "query", "code"),
-    [
-        ("candles", {"symbol": "NOPEUSDT"}, "40034"),
-        ("candles", {"symbol": ""}, "40019"),
-        ("candles", {"granularity": "1m"}, "400171"),
-        ("candles", {"limit": 1_001}, "40020"),
-        ("history-candles", {"endTime": NOW_MS, "limit": 201}, "40020"),
-        ("history-candles", {}, "400172"),
-    ],
-)
-def test_bitget_refuses_with_a_code(kind: str, query: dict[str, Any], code: str) -> None:
-    status, answer = bitget(kind, **query)
-    assert (status, answer["code"], answer["data"]) == (400, code, None)
-
-
 def test_gemini_has_one_window_for_each_width_and_refuses_other_symbols_in_plain_text() -> None:
     for width, rows in {"1m": 1_440, "5m": 2_015, "15m": 1_343, "30m": 1_439, "1hr": 1_463}.items():
         _, page = ask("gemini", f"/v2/candles/BTCUSD/{width}", start=1, limit=3)
@@ -335,10 +201,6 @@ def test_gemini_has_one_window_for_each_width_and_refuses_other_symbols_in_plain
     )
 
 
-def cryptocom(**query: Any) -> tuple[int, Any]:
-    return ask("cryptocom", "/exchange/v1/public/get-candlestick", **{"instrument_name": "BTC_USD", "timeframe": "1h", **query})
-
-
 def test_cryptocom_gives_the_newest_between_its_bounds() -> None:
     hours_ms = [HOUR_S * 1_000 - back * HOUR_MS for back in range(300)][::-1]
     assert [row["t"] for row in cryptocom()[1]["result"]["data"]] == hours_ms[-25:]
@@ -348,29 +210,12 @@ def test_cryptocom_gives_the_newest_between_its_bounds() -> None:
     assert cryptocom(timeframe="H1")[1]["result"]["interval"] == "H1"
 
 
-@pytest.mark.parametrize(
-    ("query", "message"),
-    [
-        ({"instrument_name": "NOPE_USD"}, "Invalid instrument_name"),
-        ({"instrument_name": ""}, "Missing instrument_name param"),
-        ({"timeframe": "8h"}, "Invalid timeframe"),
-        ({"count": 0}, "Invalid count"),
-    ],
-)
-def test_cryptocom_refuses_with_a_code(query: dict[str, Any], message: str) -> None:
-    assert cryptocom(**query) == (400, {"code": 40004, "message": message})
-
-
 def test_cryptocom_lists_contracts_among_what_trades() -> None:
     _, answer = ask("cryptocom", "/exchange/v1/public/get-instruments")
     kinds = {row["symbol"]: row["inst_type"] for row in answer["result"]["data"]}
     assert kinds["BTCUSD-PERP"] == "PERPETUAL_SWAP"
     assert kinds["BTC_USDT"] == "CCY_PAIR"
     assert "OMG_USD" not in kinds
-
-
-def poloniex(symbol: str = "BTC_USDT", **query: Any) -> tuple[int, Any]:
-    return ask("poloniex", f"/markets/{symbol}/candles", **{"interval": "MINUTE_1", **query})
 
 
 def test_poloniex_gives_the_newest_after_its_start() -> None:
@@ -383,25 +228,6 @@ def test_poloniex_gives_the_newest_after_its_start() -> None:
     assert float(row[4]) == pytest.approx(float(row[5]) * float(row[3]), rel=0.05)
 
 
-@pytest.mark.parametrize(
-    ("symbol", "query", "code"),
-    [
-        ("NOPE_USDT", {}, 24101),
-        ("BTC_USDT", {"interval": "MINUTE_3"}, 24102),
-        ("BTC_USDT", {"endTime": "now"}, 24103),
-        ("BTC_USDT", {"limit": 501}, 24104),
-        ("BTC_USDT", {"startTime": "then"}, 24105),
-    ],
-)
-def test_poloniex_refuses_with_a_number_for_each_parameter(symbol: str, query: dict[str, Any], code: int) -> None:
-    status, answer = poloniex(symbol, **query)
-    assert (status, answer["code"]) == (400, code)
-
-
-def upbit(path: str = "minutes/1", **query: Any) -> tuple[int, Any]:
-    return ask("upbit", f"/v1/candles/{path}", **{"market": "KRW-BTC", **query})
-
-
 def test_upbit_gives_the_newest_before_its_end_and_opens_weeks_on_monday() -> None:
     assert [row["candle_date_time_utc"] for row in upbit()[1]] == ["2026-11-11T11:11:00"]
     # A minute's name in Korea's time, the end not among the rows.
@@ -410,59 +236,3 @@ def test_upbit_gives_the_newest_before_its_end_and_opens_weeks_on_monday() -> No
     assert len(upbit(count=500)[1]) == 200
     (week,) = upbit("weeks")[1]
     assert (week["candle_date_time_kst"], week["first_day_of_period"]) == ("2026-11-09T09:00:00", "2026-11-09")
-
-
-@pytest.mark.parametrize(
-    ("path", "query", "status"),
-    [
-        ("minutes/1", {"market": "BTC-KRW"}, 404),
-        ("minutes/2", {}, 400),
-        ("fortnights", {}, 404),
-        ("days", {"to": "yesterday"}, 400),
-        ("days", {"market": ""}, 400),
-        ("days", {"count": 0}, 400),
-    ],
-)
-def test_upbit_refuses_with_a_name(path: str, query: dict[str, Any], status: int) -> None:
-    told, answer = upbit(path, **query)
-    assert told == status
-    assert answer["error"]["name"] == status
-
-
-def test_upbit_tells_what_remains_of_the_second_and_how_long_a_ban_lasts() -> None:
-    window = Window(Limit(10, 1_000))
-    for at_ms in (0, 100, 200):
-        window.add(at_ms * 1_000_000, 1)
-    assert read_usage(UPBIT.usage_headers(window), load_spec("upbit")) == ((1_000, 3),)
-    # Symbols and tickers have a limit of their own.
-    assert read_usage({"Remaining-Req": "group=market; min=600; sec=1"}, load_spec("upbit")) == ()
-    banned = UPBIT.refusal(Verdict("banned", 60_001), NOW_MS)
-    assert banned.status == 418
-    assert b"61 seconds" in banned.body
-
-
-@pytest.mark.parametrize("exchange", [name for name in WIRES if load_spec(name).usage_headers])
-def test_the_usage_that_an_exchange_tells_is_read(exchange: str) -> None:
-    spec, headers = load_spec(exchange), CaseInsensitiveDict[str]()
-    for rule in WIRES[exchange].limits:
-        window = Window(rule)
-        window.add(0, 1)
-        window.add(1_000_000, 2)
-        headers.update(WIRES[exchange].usage_headers(window))
-    assert read_usage(headers, spec) == tuple((header.period_ms, 3) for header in spec.usage_headers)
-
-
-@pytest.mark.parametrize("exchange", WIRES)
-def test_the_wait_that_an_exchange_tells_is_read(exchange: str) -> None:
-    spec = load_spec(exchange)
-    headers = CaseInsensitiveDict(WIRES[exchange].refusal(Verdict("throttled", 7_500), NOW_MS).headers)
-    told = any(header.name in headers for header in spec.wait_headers)
-    wait_ms = read_wait_ms(headers, spec, NOW_MS)
-    assert all(header.name in headers for header in spec.wait_headers if header.name != "Retry-After")
-    assert (7_500 <= wait_ms <= 8_999) if told and wait_ms is not None else (wait_ms is None and not told)
-
-
-def test_nobody_gets_one_coin_by_the_name_of_another() -> None:
-    assert load_spec("upbit").symbol_form.write("TON/KRW") is None
-    assert load_spec("poloniex").symbol_form.write("HOT/USDT") is None
-    assert load_spec("poloniex").symbol_form.write("Hotcoin/USDT") == "HOT_USDT"
