@@ -45,7 +45,7 @@ from shared.usecases.run_job import JobRunner, RunLimits
 from shared.usecases.shared_grants import SharedGrants
 
 if TYPE_CHECKING:
-    from shared.exchanges.ccxt_bridge import BridgePeers
+    from shared.exchanges.ccxt_peers import BridgePeers
 
 # One slow answer has to fit into the reserve that a run keeps (usecases/fetch_pages.py).
 EXCHANGE_TIMEOUT_S: Final = (3.05, 5.0)
@@ -160,7 +160,7 @@ class Platform:
     @cached_property
     def bridge_peers(self) -> "BridgePeers":
         """ccxt's clients, for connectors that name one."""
-        from shared.exchanges.ccxt_bridge import BridgePeers
+        from shared.exchanges.ccxt_peers import BridgePeers
 
         return BridgePeers(self.exchange_session)
 

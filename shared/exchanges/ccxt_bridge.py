@@ -5,21 +5,19 @@ adapter knows which end of a range an exchange keeps when it clamps; of ccxt nob
 its start is only believed when the gap before it, asked for alone, is empty.
 
 Weights are ms of ccxt's own pacing: its `rateLimit` times the cost of the endpoint, read at each request as ccxt computes it.
-A window lets as much go at once as ccxt does in a second, but never two requests where it wants them further apart.
+A window lets as much go at once as ccxt does in a second, but never two requests where it wants them further apart. It is as
+long as the heaviest request weighs: the exchange's own is at least that.
 Source: docs.ccxt.com, "Rate Limit" and "Exchange Structure".
 """
 
-import importlib
 import math
 import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import requests
 
@@ -33,11 +31,11 @@ from shared.errors import (
     InvalidRequest,
     MalformedPage,
 )
+from shared.exchanges.ccxt_peers import PREFIX, BridgePeers, Peer, open_client
 from shared.exchanges.client import ExchangeClient
 from shared.exchanges.error_form import ErrorForm
 from shared.exchanges.gated_http import gate
 from shared.exchanges.headers import read_wait_ms
-from shared.exchanges.http_session import proxies_for
 from shared.exchanges.own_names import SymbolForm
 from shared.exchanges.pages import AskedRange, FetchedPage, empty_page, read_page
 from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
@@ -45,11 +43,10 @@ from shared.exchanges.rows import Market
 from shared.exchanges.spec import CandlesRequest, ExchangeSpec, MarketsRequest, Paging
 from shared.exchanges.transport import READ_TIMEOUTS_TOTAL, Answer, BeforeSend
 
-PREFIX: Final = "ccxt:"
 PERIOD_MS_MIN: Final = 1_000
-# How ccxt's endpoints for candles are called.
 # Refused for the country, by a firewall, banned, too fast: as ccxt puts an HTTP status between address and reason.
 STATUS_IN_TEXT: Final = re.compile(r" (403|418|429|451) ")
+# How ccxt's endpoints for candles are called.
 CANDLE_PATHS: Final = re.compile(r"candle|kline|ohlc|chart|bars", re.IGNORECASE)
 # Where ccxt does not say how many candles an answer holds. Fewer than asked for is no harm.
 PAGE_LIMIT: Final = 300
@@ -71,12 +68,13 @@ def bridge_spec(exchange: str) -> ExchangeSpec:
     Raises:
         InvalidRequest: ccxt is not installed, does not know the exchange, or has no candles of it; names `exchange`.
     """
-    peer = _open_peer(exchange)
+    peer = open_client(exchange)
     if peer.has.get("fetchOHLCV") is not True:
         raise InvalidRequest.for_field("exchange", f"{exchange}: ccxt has no candles of this exchange")
-    pace_ms = max(1, math.ceil(peer.rateLimit))
     candles_ms = math.ceil(peer.rateLimit * _candles_cost(peer.api))
-    period_ms = max(PERIOD_MS_MIN, candles_ms)
+    symbols_ms = math.ceil(peer.rateLimit * _told_cost(peer, peer.load_markets))
+    ping_ms = math.ceil(peer.rateLimit * _told_cost(peer, peer.fetch_time)) if _tells_time(peer) else symbols_ms
+    period_ms = max(PERIOD_MS_MIN, candles_ms, symbols_ms, ping_ms)
     timeframes = {name: name for name in TIMEFRAMES if name in (peer.timeframes or {})}
     return ExchangeSpec(
         name=exchange,
@@ -84,8 +82,8 @@ def bridge_spec(exchange: str) -> ExchangeSpec:
         base_url=_first(peer.urls.get("www")) or "https://docs.ccxt.com",
         windows=(RateWindow(period_ms, period_ms),),
         candles_weight=candles_ms,
-        symbols_weight=min(period_ms, 2 * pace_ms),
-        ping_weight=min(period_ms, pace_ms),
+        symbols_weight=symbols_ms,
+        ping_weight=ping_ms,
         timeframes=timeframes,
         symbol_form=SymbolForm("{base}/{quote}", swap="{base}/{quote}:{settle}"),
         paging=Paging.FORWARD,
@@ -105,40 +103,6 @@ def bridge_spec(exchange: str) -> ExchangeSpec:
     )
 
 
-@dataclass(slots=True)
-class _Peer:
-    """ccxt's client of one exchange, with its list of markets; for one thread at a time."""
-
-    client: Any
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    cost: float = 1.0
-
-
-class BridgePeers:
-    """The ccxt clients of one instance: loading an exchange's markets takes megabytes and seconds, so they are kept."""
-
-    def __init__(self, session: requests.Session) -> None:
-        self._session = session
-        self._lock = threading.Lock()
-        self._peers: dict[tuple[str, str | None], _Peer] = {}
-
-    def peer_of(self, exchange: str, base_url: str | None) -> _Peer:
-        """The client of that exchange, its hosts replaced by `base_url` if given."""
-        with self._lock:
-            peer = self._peers.get((exchange, base_url))
-            if peer is None:
-                peer = _Peer(_open_peer(exchange))
-                peer.client.session = self._session
-                peer.client.enableRateLimit = True
-                # In the place of its own sleeping: what the next request costs, to be reserved when its connection is up.
-                peer.client.throttle = lambda cost=None, peer=peer: setattr(peer, "cost", 1.0 if cost is None else cost)
-                peer.client.proxies = proxies_for(base_url or f"https://{exchange.removeprefix(PREFIX)}.com") or None
-                if base_url is not None:
-                    peer.client.urls["api"] = _redirected(peer.client.urls["api"], base_url.rstrip("/"))
-                self._peers[(exchange, base_url)] = peer
-            return peer
-
-
 class BridgedClient(ExchangeClient):
     """ExchangeClient's promises, kept by ccxt's requests. The weight is that of the request about to be sent."""
 
@@ -153,7 +117,8 @@ class BridgedClient(ExchangeClient):
         timeout_s: tuple[float, float] = (3.05, 10.0),
     ) -> None:
         super().__init__(spec, session=session, now_ms=now_ms, base_url=base_url, timeout_s=timeout_s)
-        self._peer = peers.peer_of(spec.name, base_url)
+        self._pool = peers.pool_of(spec.name, base_url)
+        self._at_hand = threading.local()
         self._answer_s = timeout_s[0] + READ_TIMEOUTS_TOTAL * timeout_s[1]
         self._read_s = timeout_s[1]
 
@@ -192,19 +157,18 @@ class BridgedClient(ExchangeClient):
 
     def _ask(self, symbol: str, asked: AskedRange, rows_max: int, before_send: BeforeSend) -> FetchedPage:
         timeframe = asked.grid.name
-        with self._asking(f"{symbol} {timeframe}", before_send) as client:
-            rows = client.fetch_ohlcv(symbol, timeframe, asked.first_ms, rows_max)
-            headers = client.last_response_headers or {}
+        with self._asking(f"{symbol} {timeframe}", before_send) as peer:
+            self._pool.load_once(peer)
+            rows = peer.fetch_ohlcv(symbol, timeframe, asked.first_ms, rows_max)
+            headers = peer.client.last_response_headers or {}
         return read_page(Answer(rows, 200, headers, 0), self.spec, self.spec.candles, asked)
 
-    @property
-    def _pace_ms(self) -> float:
-        return float(self._peer.client.rateLimit)
-
     def weight(self, timeframe: str, intervals_count: int) -> int:
-        """What the request at hand costs, in ms of ccxt's pacing."""
-        most = self.spec.windows[0].limit
-        return max(1, min(most, math.ceil(self._peer.cost * self._pace_ms)))
+        """What the request at hand costs, in ms of ccxt's pacing. More than a window allows is refused by the limiter."""
+        peer: Peer | None = getattr(self._at_hand, "peer", None)
+        if peer is None:
+            return self.spec.candles_weight
+        return max(1, math.ceil(peer.cost * self._pool.rate_limit_ms))
 
     def weight_of_next(self, weight: int) -> int:
         """See ExchangeClient: what ccxt says that the request at hand costs."""
@@ -212,15 +176,15 @@ class BridgedClient(ExchangeClient):
 
     def ping(self, *, before_send: BeforeSend = None) -> int:
         """See ExchangeClient. Asks for the time where ccxt can, else for the markets."""
-        with self._asking("ping", before_send) as client:
+        with self._asking("ping", before_send) as peer:
             began = time.monotonic()
-            _ = client.fetch_time() if client.has.get("fetchTime") is True else client.load_markets(True)
+            _ = peer.client.fetch_time() if _tells_time(peer.client) else self._pool.reload(peer)
             return round((time.monotonic() - began) * 1000)
 
     def list_symbols(self, *, before_send: BeforeSend = None) -> list[Market]:
         """See ExchangeClient: spot pairs and perpetuals."""
-        with self._asking("symbols", before_send) as client:
-            markets = client.load_markets(True).values()
+        with self._asking("symbols", before_send) as peer:
+            markets = self._pool.reload(peer).values()
         return sorted(
             (
                 Market(market["symbol"], str(market["id"]), market.get("active") is not False)
@@ -231,24 +195,26 @@ class BridgedClient(ExchangeClient):
         )
 
     @contextmanager
-    def _asking(self, subject: str, before_send: BeforeSend) -> Iterator[Any]:
-        """ccxt's client for one question, and its errors as ours."""
+    def _asking(self, subject: str, before_send: BeforeSend) -> Iterator[Peer]:
+        """A client of ccxt for one question, and its errors as ours."""
         import ccxt
 
         told = f"{self.spec.name} {subject}"
         names = {"exchange": self.spec.name}
-        with self._peer.lock, gate(before_send, self._answer_s):
-            client = self._peer.client
-            client.timeout = round(self._read_s * 1000)
+        with self._pool.borrow() as peer, gate(before_send, self._answer_s):
+            peer.client.timeout = round(self._read_s * 1000)
+            self._at_hand.peer = peer
             try:
-                yield client
+                yield peer
             except ccxt.BaseError as exc:
-                raise self._fault(exc, f"{told}: {exc}") from exc
-            except (TypeError, KeyError, IndexError, ValueError) as exc:
+                raise self._fault(exc, f"{told}: {exc}", peer.client.last_response_headers or {}) from exc
+            except (TypeError, KeyError, IndexError, ValueError, AttributeError) as exc:
                 # ccxt has found something else than it expected.
                 raise MalformedPage(f"{told}: {type(exc).__name__}: {exc}", **names) from exc
+            finally:
+                self._at_hand.peer = None
 
-    def _fault(self, exc: Exception, text: str) -> ExchangeError:
+    def _fault(self, exc: Exception, text: str, headers: Mapping[str, str]) -> ExchangeError:
         """ccxt's error as ours; a status in its words says more than its class."""
         import ccxt
 
@@ -258,7 +224,6 @@ class BridgedClient(ExchangeClient):
         if status is not None and status[1] == "451":
             return ExchangeRejected(text, exchange=name)
         if is_throttled or status is not None:
-            headers = self._peer.client.last_response_headers or {}
             wait_ms = read_wait_ms(headers, self.spec, self._now_ms())
             return ExchangeThrottled(text, self.spec.throttle_wait_ms if wait_ms is None else wait_ms, exchange=name)
         rejections = (ccxt.BadSymbol, ccxt.BadRequest, ccxt.NotSupported, ccxt.AuthenticationError)
@@ -267,20 +232,24 @@ class BridgedClient(ExchangeClient):
         return ExchangeUnavailable(text, exchange=name)
 
 
-def _open_peer(exchange: str) -> Any:
-    try:
-        ccxt = importlib.import_module("ccxt")
-    except ImportError as exc:
-        raise InvalidRequest.for_field(
-            "exchange", f"{exchange}: ccxt is not installed here; deploy with requirements-ccxt.txt"
-        ) from exc
-    ccxt_id = exchange.removeprefix(PREFIX)
-    if ccxt_id not in ccxt.exchanges:
-        raise InvalidRequest.for_field("exchange", f"ccxt {ccxt.__version__} knows no exchange {ccxt_id!r}")
-    client = getattr(ccxt, ccxt_id)({"enableRateLimit": False})
-    # A question more for each list of markets, and its answer is of no use here.
-    client.has["fetchCurrencies"] = False
-    return client
+def _tells_time(client: Any) -> bool:
+    return client.has.get("fetchTime") is True
+
+
+def _told_cost(client: Any, ask: Callable[[], Any]) -> float:
+    """The highest cost among the requests that a question needs: asked of ccxt with nothing sent and nothing answered."""
+    import ccxt
+
+    costs = [1.0]
+    client.enableRateLimit = True
+    client.throttle = lambda cost=None: costs.append(1.0 if cost is None else float(cost))
+    # Some go on to their next request after the one, some after the other.
+    nothing: tuple[Any, ...] = ({}, [])
+    for answer in nothing:
+        client.fetch = lambda *_args, answer=answer, **_options: answer
+        with suppress(ccxt.BaseError, TypeError, KeyError, IndexError, ValueError, AttributeError):
+            ask()
+    return max(costs)
 
 
 def _candles_cost(tree: Any, path: str = "") -> float:
@@ -302,10 +271,3 @@ def _page_limit(peer: Any) -> int:
 def _first(value: Any) -> str:
     found = value[0] if isinstance(value, list) and value else value
     return found if isinstance(found, str) else ""
-
-
-def _redirected(urls: Any, base_url: str) -> Any:
-    """The same addresses on another host; what stands before the path is replaced, wherever an address is."""
-    if isinstance(urls, Mapping):
-        return {name: _redirected(inner, base_url) for name, inner in urls.items()}
-    return base_url + urlsplit(urls).path if isinstance(urls, str) else urls

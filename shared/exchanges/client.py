@@ -1,6 +1,6 @@
 """The one client of all exchanges: what its methods promise, and how a range of time becomes a request.
 
-Sending and judging is transport.py, reading the rows rows.py, judging what a page covers pages.py.
+Sending and judging is transport.py, reading the rows tables.py, cells.py and rows.py, judging what a page covers pages.py.
 """
 
 from collections.abc import Callable

@@ -56,7 +56,8 @@ SPEC: Final = ExchangeSpec(
     ),
     ping_path="/0/public/Time",
     empty_intervals=EmptyIntervals.FILLED,
-    history_candles_max=720,
+    # 720 closed ones. Two intervals may end before a new job's first request is served.
+    history_candles_max=718,
     quirks=(
         "The newest 720 candles of a timeframe only, whatever is asked for: older ones cannot be had here.",
         "Intervals without trades come as flat candles of volume 0.",

@@ -7,8 +7,9 @@ from shared.domain.candles import CandleBatch
 from shared.domain.timeframes import IntArray, Timeframe
 from shared.errors import MalformedPage
 from shared.exchanges.headers import read_clock_ms, read_usage
-from shared.exchanges.rows import decode, decode_open_times, find_open_flags, find_rows
+from shared.exchanges.rows import decode, decode_open_times, find_open_flags
 from shared.exchanges.spec import CandlesRequest, EmptyIntervals, ExchangeSpec, Paging
+from shared.exchanges.tables import find_rows
 from shared.exchanges.transport import Answer
 
 # Bounds that are snapped or taken otherwise than documented move a page by this many rows at most.

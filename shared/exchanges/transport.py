@@ -18,8 +18,8 @@ from shared.exchanges.error_form import ErrorRule, Outcome
 from shared.exchanges.gated_http import gate
 from shared.exchanges.headers import read_wait_ms
 from shared.exchanges.http_session import proxies_for
-from shared.exchanges.rows import find_in
 from shared.exchanges.spec import ExchangeSpec, Template
+from shared.exchanges.tables import find_in
 
 # The largest answer is a list of all symbols (Binance's exchangeInfo is about 10 MB, unpacked); a page is below 1 MB.
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024

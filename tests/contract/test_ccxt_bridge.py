@@ -10,9 +10,10 @@ from local_emulator.simulator.process import SimulatorProcess
 from shared.domain.jobs import to_ms
 from shared.domain.timeframes import MINUTE_MS, TIMEFRAMES
 from shared.errors import ExchangeRejected, ExchangeThrottled, ExchangeUnavailable, InvalidRequest
-from shared.exchanges import ccxt_bridge
+from shared.exchanges import ccxt_peers
 from shared.exchanges.catalog import load_spec
-from shared.exchanges.ccxt_bridge import BridgedClient, BridgePeers, bridge_spec
+from shared.exchanges.ccxt_bridge import BridgedClient, bridge_spec
+from shared.exchanges.ccxt_peers import BridgePeers
 from shared.exchanges.http_session import open_session
 from shared.wiring import Platform
 from tests.contract.ccxt_peer import rows_of
@@ -116,7 +117,7 @@ def test_unknown_ids_and_a_missing_package_are_said(monkeypatch: pytest.MonkeyPa
     def missing(name: str) -> Any:
         raise ImportError(name)
 
-    monkeypatch.setattr(ccxt_bridge.importlib, "import_module", missing)
+    monkeypatch.setattr(ccxt_peers.importlib, "import_module", missing)
     with pytest.raises(InvalidRequest, match=r"requirements-ccxt\.txt"):
         load_spec("ccxt:bitrue")
 

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 from typing import Any
 
+import ccxt
 import pytest
 
 from local_emulator.simulator.process import SimulatorProcess
 from shared.domain.timeframes import HOUR_MS, MINUTE_MS, TIMEFRAMES
 from shared.errors import ExchangeRejected, ExchangeThrottled, MalformedPage
-from shared.exchanges.ccxt_bridge import BridgedClient, BridgePeers, bridge_spec
+from shared.exchanges.ccxt_bridge import BridgedClient, bridge_spec
+from shared.exchanges.ccxt_peers import BridgePeers
 from shared.exchanges.http_session import open_session
 from tests.contract.ccxt_peer import rows_of
 from tests.contract.frozen_market import NOW_MS, truth
@@ -78,14 +80,13 @@ def test_a_country_that_is_not_served_is_a_rejection(client: BridgedClient, simu
 
 def test_an_exchange_that_keeps_clamping_is_no_gap(client: BridgedClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is asked for, the newest ten of it come."""
-    peer: Any = client._peer.client
     client.list_symbols()
     start_ms = END_MS - 300 * MINUTE_MS
 
-    def clamp(_symbol: str, _timeframe: str, since: int, limit: int) -> list[list[float]]:
+    def clamp(_self: Any, _symbol: str, _timeframe: str, since: int, limit: int) -> list[list[float]]:
         ends = range(max(0, limit - 10), limit)
         return [[since + index * MINUTE_MS, 1.0, 1.0, 1.0, 1.0, 1.0] for index in ends if since + index * MINUTE_MS < END_MS]
 
-    monkeypatch.setattr(peer, "fetch_ohlcv", clamp)
+    monkeypatch.setattr(ccxt.coinbaseexchange, "fetch_ohlcv", clamp)
     with pytest.raises(MalformedPage, match="ever later"):
         client.fetch_ohlcv("BTC/USD", "1m", start_ms, NOW_MS)

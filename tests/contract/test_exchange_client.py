@@ -166,6 +166,23 @@ def test_the_wall_of_kraken_is_reported(venue: Venue, connect: Connect) -> None:
     assert (len(page.candles), page.covered_end_ms) == (0, START_MS + HOUR_MS)
 
 
+def test_a_job_from_the_wall_of_kraken_on_loses_nothing_while_its_first_request_is_on_its_way(
+    venue: Venue, connect: Connect
+) -> None:
+    kept = load_spec("kraken").history_of("1m")
+    assert kept is not None
+    wall_ms = START_MS + (5_720 - kept) * MINUTE_MS
+    # Made at minute 5,720, served two minutes later: 720 closed candles and the running one.
+    for late, lost in ((0, 0), (1, 0), (2, 0), (3, 1)):
+        venue.says(page_of("kraken", minutes(5_000 + late, 5_721 + late)))
+        exchange = connect("kraken", now_ms=START_MS + (5_720 + late) * MINUTE_MS)
+        page = exchange.fetch_ohlcv("BTC/USD", "1m", wall_ms, START_MS + 5_730 * MINUTE_MS)
+        first_ms = int(page.candles.open_ms[0])
+        assert first_ms == wall_ms + lost * MINUTE_MS
+        # What is lost in spite of it is told.
+        assert page.history_start_ms == (first_ms if lost else None)
+
+
 # Errors
 
 MINUTE_WAIT = 60_000

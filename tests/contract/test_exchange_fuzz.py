@@ -17,8 +17,9 @@ from shared.errors import ExchangeError, MalformedPage
 from shared.exchanges.catalog import EXCHANGES, load_spec
 from shared.exchanges.pages import AskedRange, read_page
 from shared.exchanges.row_forms import RowKind, TimeForm
-from shared.exchanges.rows import decode_open_times, find_in, find_rows
+from shared.exchanges.rows import decode_open_times
 from shared.exchanges.spec import CandlesRequest, ExchangeSpec
+from shared.exchanges.tables import find_in, find_rows
 from shared.exchanges.transport import Answer
 from tests.contract.bench import Bench
 from tests.contract.cases import CASES
@@ -68,7 +69,7 @@ def pages() -> list[tuple[str, str]]:
 def rows_in(payload: Any, spec: ExchangeSpec) -> list[Any]:
     """The list of rows inside a payload, or columns as rows: to be damaged in place."""
     if spec.rows.kind is RowKind.COLUMNS:
-        return find_rows(payload, spec)  # type: ignore[return-value]
+        return list(find_rows(payload, spec).rows)
     rows = find_in(payload, spec.rows.path)
     assert isinstance(rows, list)
     return rows

@@ -10,8 +10,9 @@ import pytest
 from local_emulator.simulator.market import LISTED_MS
 from shared.domain.timeframes import TIMEFRAMES, Timeframe
 from shared.exchanges.catalog import EXCHANGES, load_spec
-from shared.exchanges.rows import decode_open_times, find_rows
+from shared.exchanges.rows import decode_open_times
 from shared.exchanges.spec import Paging
+from shared.exchanges.tables import find_rows
 from tests.contract.bench import Bench
 from tests.contract.cases import CASES, Asks
 from tests.contract.ccxt_peer import open_ccxt, rows_of

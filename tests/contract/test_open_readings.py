@@ -11,7 +11,8 @@ from local_emulator.simulator.wire import Route, Span, WireRequest
 from local_emulator.simulator.wires import WIRES
 from shared.domain.timeframes import TIMEFRAMES
 from shared.exchanges.catalog import EXCHANGES, load_spec
-from shared.exchanges.spec import ExchangeSpec, Paging, TimeForm
+from shared.exchanges.row_forms import TimeForm
+from shared.exchanges.spec import ExchangeSpec, Paging
 from tests.contract.bench import Bench
 from tests.contract.cases import CASES
 from tests.contract.frozen_market import NOW_MS, truth

@@ -232,7 +232,7 @@ def test_symbols_are_asked_for_once_an_hour(api: AdminApi, exchange_simulator: S
 def test_exchanges_tell_what_they_offer(api: AdminApi) -> None:
     exchanges = {exchange["name"]: exchange for exchange in api.get("/v1/exchanges")["items"]}
     assert set(exchanges) == set(EXCHANGES)
-    assert exchanges["kraken"]["history_candles_max"]["1m"] == 720
+    assert exchanges["kraken"]["history_candles_max"]["1m"] == 718
     assert exchanges["binance"]["history_candles_max"] is None
     assert exchanges["binance"]["weights"] == {"candles": 2, "candles_up_to": [], "symbols": 20, "ping": 1}
     assert "1M" in exchanges["binance"]["timeframes"]

@@ -327,10 +327,10 @@ def test_the_start_may_reach_back_to_the_wall_of_the_exchange(api: AdminApi) -> 
     hour = TIMEFRAMES["1h"]
     now_ms = api.platform.database.server_now_ms()
     body = {"connector_id": "kraken", "symbol": "BTC/USD", "timeframe": "1h"}
-    response = api.call("POST", "/v1/jobs", {**body, "start_at": hour.shift(hour.floor(now_ms), -722)})
+    response = api.call("POST", "/v1/jobs", {**body, "start_at": hour.shift(hour.floor(now_ms), -720)})
     assert (response.status_code, fields_of(response)) == (400, ["start_at"])
     assert "earliest possible start" in response.json["detail"]
-    assert api.add_job(**body, start_at=hour.shift(hour.floor(now_ms), -719))["kind"] == "live"
+    assert api.add_job(**body, start_at=hour.shift(hour.floor(now_ms), -717))["kind"] == "live"
 
 
 def test_a_label_keeps_its_meaning(api: AdminApi) -> None:

@@ -13,10 +13,12 @@ from pydantic_core import from_json
 from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
 from shared.errors import InvalidRequest, MalformedPage
 from shared.exchanges.catalog import EXCHANGES, load_spec
+from shared.exchanges.cells import OPEN_MS_MAX
 from shared.exchanges.own_names import SymbolForm
 from shared.exchanges.row_forms import MarketForm, RowForm, RowKind, TimeForm
-from shared.exchanges.rows import OPEN_MS_MAX, decode, decode_markets, find_rows
+from shared.exchanges.rows import decode, decode_markets
 from shared.exchanges.spec import ExchangeSpec
+from shared.exchanges.tables import find_rows
 
 START_MS = 1_704_067_200_000  # 2024-01-01, a Monday
 MINUTE = TIMEFRAMES["1m"]
@@ -69,7 +71,7 @@ def test_each_exchange_puts_the_columns_where_they_belong(spec: ExchangeSpec, ma
 
 def test_the_page_of_kraken_stands_under_its_own_name() -> None:
     payload = {"error": [], "result": {"XXBTZUSD": [kraken_row(0)], "last": 1}}
-    assert find_rows(payload, KRAKEN) == [kraken_row(0)]
+    assert find_rows(payload, KRAKEN).rows == [kraken_row(0)]
     with pytest.raises(MalformedPage, match="no list of rows"):
         find_rows({"error": [], "result": {"last": 1}}, KRAKEN)
     with pytest.raises(MalformedPage, match="no list of rows"):
@@ -135,6 +137,37 @@ def test_a_wrong_value_is_refused_with_the_index_of_its_row(column: int, value: 
         decode_binance(rows)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        (0, True, "row 2: True at 0 is not a time"),
+        (0, 1, "row 2: open time 1 is no time of a candle"),
+        (0, 10**30, "row 2: open time .* wrong unit"),
+        (1, True, "row 2: True at 1 is not a number"),
+        (4, None, "row 2: None at 4 is not a number"),
+        (4, [1.0], r"row 2: \[1.0\] at 4 is not a number"),
+        (4, 10**400, "row 2: .* at 4 is not a number"),
+        (4, "1_03", "row 2: '1_03' at 4 is not a number"),
+        (5, False, "row 2: False at 5 is not a number"),
+        (5, "", "row 2: '' at 5 is not a number"),
+        (5, float("inf"), "row 2: a value is not finite"),
+        (3, 0, "row 2: a price is not above zero"),
+    ],
+)
+def test_a_wrong_value_among_numbers_is_refused_with_the_index_of_its_row(column: int, value: object, message: str) -> None:
+    rows = [coinbase_row(index) for index in range(4)]
+    rows[2][column] = value
+    with pytest.raises(MalformedPage, match=message):
+        decode(rows, COINBASE, MINUTE, START_MS, FAR_MS)
+
+
+def test_zeros_and_ones_are_numbers_like_others_whole_or_not() -> None:
+    rows = [[START_MS // 1000 + index * 60, 1, 1.0, 1, 1.0, volume] for index, volume in enumerate((0, 0.0, 1, 2**60, "3"))]
+    batch = decode(rows, COINBASE, MINUTE, START_MS, FAR_MS)
+    assert batch.volume.tolist() == [0.0, 0.0, 1.0, float(2**60), 3.0]
+    assert batch.close.tolist() == [1.0] * 5
+
+
 @pytest.mark.parametrize("row", [None, 1, "text", {"t": 1}, [START_MS], []])
 def test_a_row_of_another_shape_is_refused_with_its_index(row: object) -> None:
     with pytest.raises(MalformedPage, match="row 1 "):
@@ -161,7 +194,7 @@ def test_objects_columns_and_iso_times_need_no_code_but_a_form() -> None:
     objects = in_columns(BINANCE, kind=RowKind.OBJECTS, time="t", path=("result", "data"), is_nothing_empty=True, **letters)
     row = {"t": str(START_MS), **dict(zip("ohlcv", map(str, candle(0)), strict=True))}
     assert decode(find_rows({"result": {"data": [row]}}, objects), objects, MINUTE, START_MS, FAR_MS).close.tolist() == [101.0]
-    assert find_rows({"result": {"data": None}}, objects) == []
+    assert find_rows({"result": {"data": None}}, objects).rows == []
     with pytest.raises(MalformedPage, match="row 0 has nothing at 'v'"):
         decode([{key: value for key, value in row.items() if key != "v"}], objects, MINUTE, START_MS, FAR_MS)
 
