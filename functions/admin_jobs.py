@@ -7,6 +7,7 @@ from flask import Response
 from functions.admin_call import Call, Route, respond_page, respond_resource
 from functions.admin_models import (
     CandlesQuery,
+    CoverageQuery,
     DeleteJobQuery,
     JobCreate,
     JobPatch,
@@ -19,7 +20,7 @@ from functions.admin_models import (
     parse_revision,
     read_cursor,
 )
-from functions.admin_views import candle_view, document_view, job_view, ms_view
+from functions.admin_views import candle_view, coverage_view, document_view, job_view, ms_view
 from functions.gateway import respond
 from shared.domain.jobs import to_datetime, to_ms
 from shared.stores.database import Document
@@ -97,6 +98,12 @@ def _candles(call: Call) -> Response:
     return respond({"items": [candle_view(document) for document in page.documents], **next_start})
 
 
+def _coverage(call: Call) -> Response:
+    query = parse_query(call.request, CoverageQuery)
+    read = call.platform.coverage_reader.read
+    return respond(coverage_view(read(call.target_id, query.start, query.end, query.state, query.limit)))
+
+
 ROUTES: Final = (
     Route("POST", "/v1/jobs", Role.ADMIN, _create),
     Route("GET", "/v1/jobs", Role.VIEWER, _list),
@@ -108,4 +115,5 @@ ROUTES: Final = (
     Route("POST", "/v1/jobs/{id}/resume", Role.OPERATOR, _resume),
     Route("GET", "/v1/jobs/{id}/runs", Role.VIEWER, _runs),
     Route("GET", "/v1/jobs/{id}/candles", Role.VIEWER, _candles),
+    Route("GET", "/v1/jobs/{id}/coverage", Role.VIEWER, _coverage),
 )

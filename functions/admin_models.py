@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from functions.gateway import read_object
 from shared.domain.connectors import CONNECTOR_ID_PATTERN, EXTRA_WINDOWS_MAX
+from shared.domain.coverage import IntervalState
 from shared.domain.indicators import INDICATORS_MAX
 from shared.domain.jobs import PRIORITIES, JobKind, JobStatus, to_ms
 from shared.errors import InvalidRequest
@@ -73,6 +74,11 @@ def _bounded_numbers(value: object) -> object:
     if isinstance(value, int) and abs(value) > INTEGER_MAX:
         raise ValueError("holds a number that is too large")
     return value
+
+
+def _split(value: object) -> object:
+    """What stands between commas."""
+    return value.split(",") if isinstance(value, str) else value
 
 
 Moment = Annotated[int, BeforeValidator(_moment_ms)]
@@ -206,6 +212,15 @@ class CandlesQuery(_Query):
 
     start: Moment | None = None
     end: Moment | None = None
+    limit: int = Field(default=CANDLES_DEFAULT, ge=1, le=CANDLES_MAX)
+
+
+class CoverageQuery(_Query):
+    """start <= open time < end; `state`: only runs of these states, separated by commas."""
+
+    start: Moment | None = None
+    end: Moment | None = None
+    state: Annotated[frozenset[IntervalState], BeforeValidator(_split)] = frozenset()
     limit: int = Field(default=CANDLES_DEFAULT, ge=1, le=CANDLES_MAX)
 
 

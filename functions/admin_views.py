@@ -6,13 +6,14 @@ from typing import Any, Final
 
 from bson import ObjectId
 
-from shared.domain.jobs import lag_ms
+from shared.domain.jobs import KEEPING_KINDS, lag_ms
 from shared.domain.slots import counts_view, ledger_of
 from shared.domain.timeframes import TIMEFRAMES
 from shared.exchanges.client import RateLimitInfo
 from shared.exchanges.spec import ExchangeSpec
 from shared.stores.database import Document
 from shared.usecases.ask_exchange import SymbolList
+from shared.usecases.read_coverage import Coverage
 from shared.usecases.record_changes import without_internals
 
 View = dict[str, Any]
@@ -28,13 +29,13 @@ def document_view(document: Document) -> View:
 
 
 def job_view(document: Document, now_ms: int) -> View:
-    """A job, with its lease and how long the oldest interval it lacks has been closed (`lag_ms`); None once it is done.
+    """A job, with its lease and how long the oldest interval it lacks has been closed (`lag_ms`; None: it is done).
 
     `slots`: what became of the closes since `since`, and how many are still open (`pending`); None if it has no slots.
     """
     lock = document["lock"]
     lag = None
-    if document["status"] != "done":
+    if document["status"] != "done" and document["kind"] in KEEPING_KINDS:
         lag = lag_ms(document["timeframe"], document["cursor"]["last_ts"], document["start_at"], now_ms)
     lease = {"fence": lock["fence"], "expires_at": to_json(lock.get("expires_at"))}
     return {**document_view(document), "lease": lease, "lag_ms": lag, "slots": _slots_view(document, now_ms)}
@@ -52,6 +53,29 @@ def candle_view(document: Document) -> View:
     """A candle under its open time."""
     values = dict(document)
     return {"open_at": to_json(values.pop("_id")), **to_json(values)}
+
+
+def coverage_view(coverage: Coverage) -> View:
+    """The sums by state, and runs of intervals that are in the same state."""
+    grid = coverage.timeframe
+    return {
+        "job_id": coverage.job_id,
+        "timeframe": grid.name,
+        "from": ms_view(coverage.start_ms),
+        "to": ms_view(coverage.end_ms),
+        "intervals": sum(coverage.counts.values()),
+        "counts": {state.value: count for state, count in coverage.counts.items()},
+        "runs": [
+            {
+                "from": ms_view(grid.open_at(run.first)),
+                "to": ms_view(grid.open_at(run.end)),
+                "state": run.state.value,
+                "intervals": run.end - run.first,
+            }
+            for run in coverage.runs
+        ],
+        **({} if coverage.next_start_ms is None else {"next_start": ms_view(coverage.next_start_ms)}),
+    }
 
 
 def exchange_view(spec: ExchangeSpec) -> View:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from local_emulator.comparison import compare_job
 from local_emulator.emulator import Emulator
-from shared.domain.jobs import to_ms
+from shared.domain.jobs import KEEPING_KINDS, to_ms
 from shared.domain.timeframes import TIMEFRAMES
 
 # A candle that closed this short a time ago need not be stored yet: settle delay, the worker's start, a busy machine.
@@ -95,4 +95,4 @@ def count_over_limit(report: dict[str, Any]) -> int:
 
 
 def _jobs(emulator: Emulator) -> list[dict[str, Any]]:
-    return list(emulator.client[emulator.database]["jobs"].find({}).sort("_id", 1))
+    return list(emulator.client[emulator.database]["jobs"].find({"kind": {"$in": list(KEEPING_KINDS)}}).sort("_id", 1))

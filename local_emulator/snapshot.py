@@ -9,7 +9,7 @@ from typing import Any, Final
 from pymongo.database import Database as MongoDatabase
 
 from shared.domain.connectors import booked_windows, windows_of
-from shared.domain.jobs import to_ms
+from shared.domain.jobs import KEEPING_KINDS, to_ms
 from shared.domain.rates import charge_ms
 from shared.domain.timeframes import TIMEFRAMES
 
@@ -77,7 +77,7 @@ def take_snapshot(database: "MongoDatabase[dict[str, Any]]") -> Snapshot:
     now_ms = int(time.time() * 1000)
     runs = list(database["job_runs"].find({}).sort("finished_at", -1).limit(RUNS_MAX))
     last_runs = _last_runs(database)
-    jobs = database["jobs"].find({}).sort("_id", 1).limit(JOBS_MAX)
+    jobs = database["jobs"].find({"kind": {"$in": list(KEEPING_KINDS)}}).sort("_id", 1).limit(JOBS_MAX)
     return Snapshot(
         at_ms=now_ms,
         connectors=tuple(_connector_row(document, now_ms) for document in database["connectors"].find({}).sort("_id", 1)),

@@ -9,6 +9,7 @@
       LeaseLost               another worker owns the job: stop at once, write nothing more
       RateLimitReached LATER  our own limiter has no room; nothing was sent
       StorageUnavailable LATER
+      EnrichmentFailed LATER
       ConfigurationError      names the setting or document field to mend
 
 Every leaf has a stable `code` (the API's problem type and the log's field), the HTTP status that the API answers with, and
@@ -173,6 +174,13 @@ class StorageUnavailable(PlatformError):
 
     code = "storage_unavailable"
     http_status = 503
+    retry = Retry.LATER
+
+
+class EnrichmentFailed(PlatformError):
+    """Indicators could not be computed from candles that are stored."""
+
+    code = "enrichment_failed"
     retry = Retry.LATER
 
 

@@ -25,23 +25,32 @@ from shared.stores.audit_log import AuditLog
 from shared.stores.candles import CandleStore
 from shared.stores.connector_holds import ConnectorHolds
 from shared.stores.connectors import ConnectorStore
+from shared.stores.coverage import CoverageStore
 from shared.stores.database import Database, storage_errors
 from shared.stores.job_leases import JobLeases
 from shared.stores.job_summaries import JobSummaries
 from shared.stores.jobs import JobStore
 from shared.stores.rate_limits import RateLimitStore
 from shared.stores.runs import RunStore
+from shared.stores.series import SeriesStore
+from shared.stores.series_jobs import SeriesJobs
 from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.authorize import IdentityTokens, UserTokens
 from shared.usecases.collect_metrics import MetricsCollector
 from shared.usecases.dispatch_due_jobs import Dispatcher, TickLimits
+from shared.usecases.enrich_series import SeriesEnricher
+from shared.usecases.keep_ledger import SeriesLedger
 from shared.usecases.manage_connectors import ConnectorManager
 from shared.usecases.manage_jobs import JobManager
 from shared.usecases.raise_alerts import AlertSender
 from shared.usecases.read_candles import CandleReader
+from shared.usecases.read_coverage import CoverageReader
 from shared.usecases.resolve_alert import AlertResolver
 from shared.usecases.resolve_specs import SpecLists
-from shared.usecases.run_job import JobRunner, RunLimits
+from shared.usecases.run_endings import RunLimits
+from shared.usecases.run_job import JobRunner
+from shared.usecases.series_jobs import SeriesHelpers
+from shared.usecases.series_upkeep import SeriesUpkeep
 from shared.usecases.shared_grants import SharedGrants
 
 if TYPE_CHECKING:
@@ -117,6 +126,16 @@ class Platform:
         return CandleStore(self.database)
 
     @cached_property
+    def ledger(self) -> SeriesLedger:
+        """The ledger of completeness of all series."""
+        return SeriesLedger(CoverageStore(self.database), SeriesStore(self.database), self.series_jobs)
+
+    @cached_property
+    def series_jobs(self) -> SeriesJobs:
+        """The collection `jobs`, by series."""
+        return SeriesJobs(self.database)
+
+    @cached_property
     def runs(self) -> RunStore:
         """The collection `job_runs`."""
         return RunStore(self.database, self.settings.run_ttl_days)
@@ -176,13 +195,16 @@ class Platform:
         # A run's one thread decodes while the other waits for MongoDB, and would then wait for the decoding too: up to 5 ms
         # at each of a page's commands by Python's default, which is a tenth of the throughput (benchmarks/ingest.py).
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        settings = self.settings
+        settings, spec_lists = self.settings, SpecLists()
         return JobRunner(
             database=self.database,
             connectors=self.connectors,
             leases=self.leases,
             limits=SharedGrants(self.database),
             candles=self.candles,
+            ledger=self.ledger,
+            helpers=SeriesHelpers(self.series_jobs),
+            enricher=SeriesEnricher(self.database, self.series_jobs, self.leases, self.candles, spec_lists, settings.lease_ms),
             runs=self.runs,
             alerts=self.alerts,
             open_exchange=self.open_exchange,
@@ -190,7 +212,7 @@ class Platform:
                 settings.lease_ms, settings.worker_pages_max, settings.worker_wait_ms_max, settings.attempts_max
             ),
             rng=random.Random(),
-            spec_lists=SpecLists(),
+            spec_lists=spec_lists,
         )
 
     @cached_property
@@ -242,6 +264,7 @@ class Platform:
             self.candles,
             self.alerts,
             self.audit_log,
+            SeriesUpkeep(self.ledger, SeriesHelpers(self.series_jobs)),
             self.exchange_desk,
         )
 
@@ -249,6 +272,11 @@ class Platform:
     def candle_reader(self) -> CandleReader:
         """The use case that reads candles."""
         return CandleReader(self.jobs, self.candles)
+
+    @cached_property
+    def coverage_reader(self) -> CoverageReader:
+        """The use case that reads the ledger of completeness."""
+        return CoverageReader(self.database, self.jobs, self.ledger, load_spec)
 
     @cached_property
     def user_tokens(self) -> UserTokens:

@@ -12,7 +12,7 @@ FAULTS_MAX: Final = 200
 EVERY_EXCHANGE: Final = "*"
 # Kinds that change the rows of a page, and so can come together. Of the others one request meets one at most.
 ROW_KINDS: Final = frozenset(
-    {"cut_rows", "gap", "shuffle", "double", "conflict", "nan", "wrong_unit", "off_grid", "late", "revise"}
+    {"cut_rows", "gap", "shuffle", "double", "conflict", "nan", "wrong_unit", "off_grid", "late", "revise", "hide"}
 )
 
 
@@ -34,7 +34,8 @@ class Fault(BaseModel):
     wrong_unit  times are a thousand times too large
     off_grid    the time of the row in the middle lies 7 s off
     late        a candle is withheld until `delay_ms` after its close, and the running one with it unless `keeps_running`
-    revise      a candle has other values until `delay_ms` after its close
+    revise      a candle has other values until `delay_ms` after its close, or for ever if it opens in [from_ms, to_ms)
+    hide        this `share` of the candles that open in [from_ms, to_ms) are missing, always the same ones
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -42,7 +43,7 @@ class Fault(BaseModel):
     exchange: str = EVERY_EXCHANGE
     kind: Literal[
         "status", "not_json", "cut", "slow", "drip", "drop",
-        "cut_rows", "gap", "shuffle", "double", "conflict", "nan", "wrong_unit", "off_grid", "late", "revise",
+        "cut_rows", "gap", "shuffle", "double", "conflict", "nan", "wrong_unit", "off_grid", "late", "revise", "hide",
     ]  # fmt: skip
     count: int | None = Field(default=None, ge=1, description="so many requests")
     rate: float | None = Field(default=None, gt=0, le=1, description="this share of the requests")
@@ -54,6 +55,9 @@ class Fault(BaseModel):
     delay_ms: int = Field(default=1_000, ge=0, le=86_400_000)
     rows: int = Field(default=1, ge=1, le=10_000)
     keeps_running: bool = False
+    from_ms: int = Field(default=0, ge=0)
+    to_ms: int = Field(default=0, ge=0)
+    share: float = Field(default=1.0, gt=0, le=1)
 
     def fits(self, exchange: str, span: Span | None) -> bool:
         """Whether it is meant for a request; `span` is None for what does not ask for candles."""

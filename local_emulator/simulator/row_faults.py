@@ -83,7 +83,18 @@ def _late(page: Page, fault: Fault) -> Rows:
 
 
 def _revise(page: Page, fault: Fault) -> Rows:
-    return _with_other_values(page.rows, np.flatnonzero(_is_fresh(page, fault)))
+    return _with_other_values(page.rows, np.flatnonzero(_is_fresh(page, fault) | _is_within(page, fault)))
+
+
+def _hide(page: Page, fault: Fault) -> Rows:
+    return page.rows.at(np.flatnonzero(~_is_within(page, fault)))
+
+
+def _is_within(page: Page, fault: Fault) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """Which rows open in the fault's range and belong to its share: drawn by their time, so that it is always the same."""
+    opens = page.rows.open_ms
+    drawn = np.array([random.Random(open_ms).random() < fault.share for open_ms in opens.tolist()], np.bool_)
+    return (opens >= fault.from_ms) & (opens < fault.to_ms) & drawn
 
 
 def _is_fresh(page: Page, fault: Fault) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
@@ -116,4 +127,5 @@ SPOILERS: Final[dict[str, Callable[[Page, Fault], Rows]]] = {
     "off_grid": _off_grid,
     "late": _late,
     "revise": _revise,
+    "hide": _hide,
 }

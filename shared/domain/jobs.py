@@ -18,11 +18,15 @@ BACKOFF_EXPONENT_MAX: Final = 20
 
 
 class JobKind(StrEnum):
-    """`live` follows the market for ever; `backfill` a closed range and `repair` one hole, then they are done."""
+    """`live` follows the market for ever, `backfill` a closed range. The others a series makes for itself: `repair` asks again
+
+    for what is missing, `enrich` computes indicators again from what is stored; both are done when nothing is left.
+    """
 
     LIVE = "live"
     REPAIR = "repair"
     BACKFILL = "backfill"
+    ENRICH = "enrich"
 
 
 class JobStatus(StrEnum):
@@ -49,8 +53,10 @@ class RunOutcome(StrEnum):
     NOT_STARTED = "not_started"
 
 
+# Those that users make, and that keep candles of their range; the others a series makes for itself.
+KEEPING_KINDS: Final = (JobKind.LIVE, JobKind.BACKFILL)
 # Smaller goes first.
-PRIORITIES: Final[Mapping[JobKind, int]] = {JobKind.LIVE: 0, JobKind.REPAIR: 1, JobKind.BACKFILL: 2}
+PRIORITIES: Final[Mapping[JobKind, int]] = {JobKind.LIVE: 0, JobKind.REPAIR: 1, JobKind.ENRICH: 1, JobKind.BACKFILL: 2}
 
 
 def to_ms(at: datetime) -> int:
@@ -84,7 +90,8 @@ def run_id_of(job_id: str, fence: int) -> str:
 class Job:
     """A job as a run needs it. `cursor_ms` None: nothing asked yet. `end_ms` None: no end.
 
-    `attempt` is how many runs in a row have failed; `last_error_code` is the last one's (an error's `code`).
+    `attempt` is how many runs in a row have failed. `begins_ms`: the first interval that the exchange still had when the job
+    first asked, None if that was its start.
     """
 
     job_id: str
@@ -98,14 +105,15 @@ class Job:
     end_ms: int | None
     cursor_ms: int | None
     attempt: int
-    last_error_code: str | None
     indicators: tuple[Mapping[str, Any], ...]
     overlap: int
+    begins_ms: int | None
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "Job":
         """From what the collection `jobs` holds."""
         cursor_at = document["cursor"]["last_ts"]
+        begins_at = document.get("begins_at")
         return cls(
             job_id=document["_id"],
             connector_id=document["connector_id"],
@@ -118,10 +126,19 @@ class Job:
             end_ms=None if document["end_at"] is None else to_ms(document["end_at"]),
             cursor_ms=None if cursor_at is None else to_ms(cursor_at),
             attempt=document["attempt"],
-            last_error_code=(document["last_error"] or {}).get("code"),
             indicators=tuple(document["indicators"]),
             overlap=document["overlap"],
+            begins_ms=None if begins_at is None else to_ms(begins_at),
         )
+
+    @property
+    def asked_span(self) -> tuple[int, int] | None:
+        """[first, end) in numbers of intervals that this job has asked for, all of it; None: nothing yet, or no such span."""
+        if self.cursor_ms is None or self.kind not in KEEPING_KINDS:
+            return None
+        grid = self.timeframe
+        first_ms = grid.ceil(self.start_ms if self.begins_ms is None else max(self.start_ms, self.begins_ms))
+        return grid.number(first_ms), grid.number(self.cursor_ms) + 1
 
 
 def lag_ms(timeframe: str, cursor_at: datetime | None, start_at: datetime, now_ms: int) -> int:

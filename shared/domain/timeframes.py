@@ -63,6 +63,20 @@ class Timeframe:
             return _month_number(last_ms) - _month_number(first_ms)
         return (last_ms - first_ms) // self.step_ms
 
+    def number(self, open_ms: int) -> int:
+        """The interval's number on this grid: consecutive intervals have consecutive numbers."""
+        return _month_number(open_ms) if self.is_calendar_month else (open_ms - self.anchor_ms) // self.step_ms
+
+    def open_at(self, number: int) -> int:
+        """Open time of the interval with that number."""
+        return _month_open_ms(number) if self.is_calendar_month else self.anchor_ms + number * self.step_ms
+
+    def numbers(self, opens_ms: IntArray) -> IntArray:
+        """The number of each open time."""
+        if self.is_calendar_month:
+            return opens_ms.astype("datetime64[ms]").astype("datetime64[M]").astype(np.int64)
+        return np.asarray((opens_ms - self.anchor_ms) // self.step_ms)
+
     def are_open_times(self, times_ms: IntArray) -> NDArray[np.bool_]:
         """For each time whether it lies on this grid."""
         if self.is_calendar_month:

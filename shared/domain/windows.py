@@ -1,7 +1,8 @@
 """What to ask of the exchange next, and how far the cursor may move for an answer. All times are UTC ms, ranges half open."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from shared.domain.timeframes import Timeframe
 
@@ -37,6 +38,62 @@ def plan_window(
         return None
     start_ms = max(timeframe.ceil(first_ms), timeframe.shift(new_ms, -overlap))
     return Window(start_ms, new_ms, window_end_ms, closed_end_ms)
+
+
+class WindowPlan(Protocol):
+    """Which windows a job asks for, one after the other."""
+
+    def next_window(self, cursor_ms: int | None, overlap: int, now_ms: int) -> Window | None:
+        """The next one after the cursor, None if nothing is due."""
+
+    def has_more(self, cursor_ms: int | None) -> bool:
+        """Whether a window that ends before the end of all that has closed is not the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RangePlan:
+    """All of a range: see `plan_window`."""
+
+    timeframe: Timeframe
+    first_ms: int
+    end_ms: int | None
+
+    def next_window(self, cursor_ms: int | None, overlap: int, now_ms: int) -> Window | None:
+        """See WindowPlan."""
+        return plan_window(
+            self.timeframe,
+            first_ms=self.first_ms,
+            cursor_ms=cursor_ms,
+            end_ms=self.end_ms,
+            overlap=overlap,
+            now_ms=now_ms,
+        )
+
+    def has_more(self, cursor_ms: int | None) -> bool:
+        """Never: each window reaches to the end."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class GapPlan:
+    """Only these stretches [start_ms, end_ms), ascending; nothing is read again."""
+
+    timeframe: Timeframe
+    gaps: Sequence[tuple[int, int]]
+
+    def next_window(self, cursor_ms: int | None, overlap: int, now_ms: int) -> Window | None:
+        """See WindowPlan: the first gap that is not behind the cursor, or what is left of it."""
+        closed_end_ms = self.timeframe.closed_end(now_ms)
+        for start_ms, gap_end_ms in self.gaps:
+            new_ms = start_ms if cursor_ms is None else max(start_ms, self.timeframe.shift(cursor_ms, 1))
+            end_ms = min(gap_end_ms, closed_end_ms)
+            if new_ms < end_ms:
+                return Window(new_ms, new_ms, end_ms, closed_end_ms)
+        return None
+
+    def has_more(self, cursor_ms: int | None) -> bool:
+        """Whether a gap ends behind the cursor."""
+        return bool(self.gaps) and (cursor_ms is None or self.timeframe.close(cursor_ms) < self.gaps[-1][1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo import ASCENDING, DESCENDING, UpdateOne
@@ -16,7 +17,8 @@ from pymongo.cursor import RawBatchCursor
 from pymongo.errors import BulkWriteError, CollectionInvalid, ConnectionFailure
 
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
-from shared.domain.jobs import symbol_slug, to_datetime
+from shared.domain.jobs import symbol_slug, to_datetime, to_ms
+from shared.domain.timeframes import IntArray
 from shared.stores.candle_documents import INDICATORS_FIELD, decode_candles, encode_candles
 from shared.stores.database import Database, Document
 from shared.stores.raw_batches import first_batch
@@ -43,6 +45,11 @@ class Series:
     def collection_name(self) -> str:
         """Where it is stored."""
         return f"candles_{self.exchange_slug}_{symbol_slug(self.symbol)}_{self.timeframe}"
+
+    @property
+    def series_id(self) -> str:
+        """Names it among all series: `binance:BTC-USDT:1m`."""
+        return f"{self.exchange_slug}:{symbol_slug(self.symbol)}:{self.timeframe}"
 
     @property
     def exchange_slug(self) -> str:
@@ -107,6 +114,17 @@ class CandleStore:
         )
         return StoredCandles(*decode_candles(_bytes_of(found), fields))
 
+    def read_open_times(self, series: Series, start_ms: int, end_ms: int, session: ClientSession | None = None) -> IntArray:
+        """Open times (UTC ms) of the candles with start_ms <= open time < end_ms, ascending."""
+        found = self._collection(series).find(_between(start_ms, end_ms), {"_id": 1}, session=session, batch_size=READ_BATCH)
+        return np.fromiter((to_ms(document["_id"]) for document in found.sort("_id", ASCENDING)), np.int64)
+
+    def find_next_open(self, series: Series, after_ms: int, session: ClientSession | None = None) -> int | None:
+        """Open time of the first candle that opens after that moment."""
+        condition = {"_id": {"$gt": to_datetime(after_ms)}}
+        document = self._collection(series).find_one(condition, {"_id": 1}, sort=[("_id", ASCENDING)], session=session)
+        return None if document is None else to_ms(document["_id"])
+
     def iterate_documents(self, series: Series, start_ms: int, end_ms: int, limit: int) -> Iterator[Document]:
         """The documents as they are stored, ascending."""
         yield from self._collection(series).find(_between(start_ms, end_ms)).sort("_id", ASCENDING).limit(limit)
@@ -135,6 +153,19 @@ class CandleStore:
         ]
         if writes:
             self._collection(series).bulk_write(writes, session=session)
+
+    def set_values(self, series: Series, opens_ms: IntArray, values: Mapping[str, FloatArray], session: ClientSession) -> None:
+        """Put indicator values (columns as long as `opens_ms`) into stored candles; where one is NaN the field is removed."""
+        columns = {name: column.tolist() for name, column in values.items()}
+        writes: list[UpdateOne] = []
+        for row, open_ms in enumerate(opens_ms.tolist()):
+            found = {f"{INDICATORS_FIELD}.{name}": column[row] for name, column in columns.items()}
+            present = {name: value for name, value in found.items() if value == value}
+            absent = {name: "" for name, value in found.items() if value != value}
+            update = {**({"$set": present} if present else {}), **({"$unset": absent} if absent else {})}
+            writes.append(UpdateOne({"_id": to_datetime(open_ms)}, update))
+        if writes:
+            self._collection(series).bulk_write(writes, ordered=False, session=session)
 
     def drop(self, series: Series) -> None:
         """Remove the whole series."""

@@ -35,7 +35,7 @@ UNBEGUN_INDEX: Final = "unbegun"
 BRANCHES_MAX: Final = 100
 # All that a pass lists or claims comes in one reply (the server's own default is 101 documents).
 LISTED_BATCH: Final = 10_000
-_ALL_PRIORITIES: Final = tuple(sorted(PRIORITIES.values()))
+_ALL_PRIORITIES: Final = tuple(sorted(set(PRIORITIES.values())))
 # A released lock. As an expression it replaces the lock; a bare document in $set would be merged into it.
 _ONLY_FENCE: Final[Document] = {"$mergeObjects": [{"fence": "$lock.fence"}]}
 # Slots that pass until the next try are counted under this reason; jobs without slots stay without.
@@ -205,18 +205,28 @@ class JobLeases:
         return document
 
     def record_page(
-        self, job_id: str, fence: int, *, cursor: datetime | None, added: Document, lease_ms: int, session: ClientSession
-    ) -> str:
-        """A page's cursor and totals, and the lease renewed, in the transaction that stores its candles. Returns `status`.
+        self,
+        job_id: str,
+        fence: int,
+        *,
+        cursor: datetime | None,
+        begins_at: datetime | None = None,
+        added: Document,
+        lease_ms: int,
+        session: ClientSession,
+    ) -> Document:
+        """A page's cursor and totals, and the lease renewed, in the transaction that stores its candles.
+
+        Returns {status, epoch} as they now are.
 
         Raises:
             LeaseLost: the fence has moved on; the transaction must not commit.
         """
-        status: str = self._write_under_lease(
+        return self._write_under_lease(
             job_id,
             fence,
             {
-                **_cursor_stage(cursor),
+                **_cursor_stage(cursor, begins_at),
                 **_totals_stage(added),
                 # It gets on: what failed before no longer counts.
                 "attempt": 0,
@@ -224,8 +234,7 @@ class JobLeases:
                 "next_run_at": {"$add": ["$$NOW", lease_ms]},
             },
             session,
-        )["status"]
-        return status
+        )
 
     def finish(
         self,
@@ -238,6 +247,7 @@ class JobLeases:
         attempt: int,
         last_error: Document | None,
         cursor: datetime | None,
+        begins_at: datetime | None = None,
         added: Document,
         facts: Document,
         ledgers: tuple[Document | None, Document] | None = None,
@@ -248,7 +258,7 @@ class JobLeases:
         A run that was asked for meanwhile is due at once, and a status that was changed meanwhile (paused) stays. `done` is
         written only if the job's end still is `end_at`; if it was moved meanwhile, the job goes on at once. `ledgers` are the
         slot ledger as it was read (None: there was none) and as it is to be; one that was changed meanwhile stays. Returns
-        {status, slot_ledger} as they now are.
+        {status, slot_ledger, epoch} as they now are.
 
         Raises:
             LeaseLost: the fence has moved on; the transaction must not commit.
@@ -261,7 +271,7 @@ class JobLeases:
             job_id,
             fence,
             {
-                **_cursor_stage(cursor),
+                **_cursor_stage(cursor, begins_at),
                 **_totals_stage(added),
                 **changed_status,
                 **_ledger_stage(ledgers),
@@ -284,7 +294,7 @@ class JobLeases:
         document = self._collection.find_one_and_update(
             {"_id": job_id, "lock.fence": fence, "lock.run_id": {"$ne": None}},
             [{"$set": fields}],
-            projection={"status": 1, "slot_ledger": 1},
+            projection={"status": 1, "slot_ledger": 1, "epoch": 1},
             return_document=ReturnDocument.AFTER,
             session=session,
         )
@@ -369,9 +379,10 @@ def _claim_pipeline(claim_id: str, holder: str, lease_ms: int) -> list[Document]
     ]
 
 
-def _cursor_stage(cursor: datetime | None) -> Document:
-    """The cursor only moves forward; None leaves it."""
-    return {} if cursor is None else {"cursor.last_ts": {"$max": ["$cursor.last_ts", cursor]}}
+def _cursor_stage(cursor: datetime | None, begins_at: datetime | None) -> Document:
+    """The cursor only moves forward; None leaves it. Where the job begins is kept from its first page on."""
+    moved = {} if cursor is None else {"cursor.last_ts": {"$max": ["$cursor.last_ts", cursor]}}
+    return moved if begins_at is None else {**moved, "begins_at": {"$ifNull": ["$begins_at", begins_at]}}
 
 
 def _totals_stage(added: Document) -> Document:

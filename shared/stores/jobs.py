@@ -46,6 +46,7 @@ class JobStore:
             unique=True,
             partialFilterExpression={"kind": "live"},
         )
+        self._collection.create_index([("exchange", ASCENDING), ("symbol", ASCENDING), ("timeframe", ASCENDING)], name="series")
         self._collection.create_index(
             [("lock.expires_at", ASCENDING), ("connector_id", ASCENDING)],
             name="unbegun",
@@ -158,6 +159,7 @@ class JobStore:
                         # An expression replaces the old lock; a bare document would be merged into it.
                         "lock": {"$mergeObjects": [{"fence": fence}]},
                         "cursor.last_ts": None,
+                        "begins_at": None,
                         "revision": {"$add": ["$revision", 1]},
                         "updated_at": "$$NOW",
                     }

@@ -43,7 +43,7 @@ GIVE_BACK_MS: Final = 2_000
 # A tick that has no time left for a run does not start one.
 START_RESERVE_MS: Final = 500
 _priority_of: Final[Callable[[DueJob], int]] = attrgetter("priority")
-_OTHERS: Final = tuple(priority for priority in sorted(PRIORITIES.values()) if priority != LIVE)
+_OTHERS: Final = tuple(priority for priority in sorted(set(PRIORITIES.values())) if priority != LIVE)
 
 
 @dataclass(frozen=True, slots=True)

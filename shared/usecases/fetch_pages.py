@@ -9,8 +9,8 @@ from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import Connector
 from shared.domain.jobs import Job
 from shared.domain.rates import charge_ms
-from shared.domain.windows import Advance, Window, decide_advance, plan_window
-from shared.errors import ExchangeThrottled, MalformedPage, PlatformError, Retry
+from shared.domain.windows import Advance, Window, WindowPlan, decide_advance
+from shared.errors import ExchangeThrottled, PlatformError, Retry
 from shared.exchanges.client import ExchangeClient
 from shared.exchanges.pages import FetchedPage
 from shared.stores.rate_limits import RateLimitStore
@@ -24,12 +24,9 @@ RETRY_CAP_MS: Final = 2_000
 PAGE_RESERVE_MS: Final = 20_000
 # Until a page has been timed.
 PAGE_MS_GUESS: Final = 150
-# An answer without a candle where there should be that many is asked for once more: exchanges do say `[]` when they are unwell,
-# and the cursor would pass all of it for good.
+# An answer without a candle where there should be that many is asked for once more: exchanges do say `[]` when they are unwell.
+# So is one with a hole where the exchange leaves out nothing. What stays absent is missing in the ledger, and looked for again.
 EMPTY_DOUBTED_MIN: Final = 10
-# A hole where an exchange leaves out nothing is a damaged answer, unless it is there again after so many failed runs: then the
-# market was halted, and a job that waits for its candles would wait for ever.
-HOLE_BELIEVED_ATTEMPTS: Final = 3
 # What the exchange counts more than we do is only worth a write if it is this share of the limit, or if the window is nearly
 # full: there even a little of somebody else's goes over.
 FOREIGN_USAGE_SHARE: Final = 0.02
@@ -75,6 +72,7 @@ class PageFetcher:
     """The pages of one job, one after the other. `next_page` may run in another thread, but never in two at once."""
 
     job: Job
+    plan: WindowPlan
     connector: Connector
     client: ExchangeClient
     limits: RateLimitStore
@@ -104,19 +102,12 @@ class PageFetcher:
         """
         job = self.job
         now_ms = self.clock.now_ms() - self._exchange_behind_ms
-        window = plan_window(
-            job.timeframe,
-            first_ms=job.start_ms,
-            cursor_ms=self._cursor_ms,
-            end_ms=job.end_ms,
-            overlap=self._overlap,
-            now_ms=now_ms,
-        )
+        window = self.plan.next_window(self._cursor_ms, self._overlap, now_ms)
         if window is None:
             return NothingDue()
         fetched = self._fetch(window)
         if isinstance(fetched, FetchedPage) and self._is_doubtful(window, fetched, now_ms):
-            event("empty_page_doubted", "NOTICE", start_ms=window.new_ms, end_ms=fetched.covered_end_ms)
+            event("page_doubted", "NOTICE", start_ms=window.new_ms, end_ms=fetched.covered_end_ms)
             fetched = self._fetch(window)
         if not isinstance(fetched, FetchedPage):
             return fetched
@@ -141,14 +132,20 @@ class PageFetcher:
             settled_end_ms = job.timeframe.closed_end(max(0, now_ms - self.connector.publish_grace_ms))
             if not self._overlap or settled_end_ms <= window.new_ms:
                 advance = replace(advance, is_pending=True, is_caught_up=True)
+        if advance.is_caught_up and self.plan.has_more(advance.cursor_ms):
+            advance = replace(advance, is_caught_up=False)
         self._cursor_ms = advance.cursor_ms
         self._overlap = 0
         return Page(window, fetched, advance, now_ms, self._exchange_behind_ms)
 
     def _is_doubtful(self, window: Window, fetched: FetchedPage, now_ms: int) -> bool:
-        """Whether the cursor would pass many intervals at the word of one answer that was sent and holds nothing."""
-        if len(fetched.candles) or not self._is_sent:
+        """Whether one answer may be damaged: it holds nothing for many intervals, or has a hole where there are none."""
+        if not self._is_sent:
             return False
+        if len(fetched.candles):
+            # Of a job's first page nobody knows where the market begins.
+            missing_before = 0 if self._cursor_ms is None else fetched.missing_before_count
+            return fetched.missing_count + missing_before > 0
         timeframe = self.job.timeframe
         settled_end_ms = timeframe.closed_end(max(0, now_ms - self.connector.publish_grace_ms))
         return timeframe.count(window.new_ms, min(fetched.covered_end_ms, settled_end_ms)) >= EMPTY_DOUBTED_MIN
@@ -200,19 +197,7 @@ class PageFetcher:
         if self._is_sent:
             self.grants.note_answer()
         self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * 1000
-        # Of a job's first page nobody knows where the market begins.
-        missing_count = fetched.missing_count + (0 if self._cursor_ms is None else fetched.missing_before_count)
-        if missing_count:
-            self._judge_hole(missing_count)
         return fetched
-
-    def _judge_hole(self, count: int) -> None:
-        """Raises MalformedPage, until that has been tried often enough. A run that failed otherwise has seen no hole."""
-        exchange = self.connector.exchange
-        message = f"{exchange}: {count} candles are missing between others, though it leaves out none"
-        if self.job.attempt < HOLE_BELIEVED_ATTEMPTS or self.job.last_error_code != MalformedPage.code:
-            raise MalformedPage(message, exchange=exchange)
-        event("hole_believed", "WARNING", detail=message, attempt=self.job.attempt)
 
     def _pages_in_time(self, window: Window) -> int:
         """How many of the pages that are left can be sent before one grant's use-by."""

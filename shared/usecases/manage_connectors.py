@@ -19,7 +19,7 @@ from shared.stores.jobs import JobStore
 from shared.stores.rate_limits import initial_limiter, windows_document
 from shared.usecases.check_base_url import check_base_url
 from shared.usecases.record_changes import Author, record_change
-from shared.usecases.run_job import PAUSED_CONNECTOR_MS
+from shared.usecases.run_endings import PAUSED_CONNECTOR_MS
 
 # No block is longer (exchanges/client.py).
 BLOCK_MS_MAX: Final = 3 * 24 * 3_600_000

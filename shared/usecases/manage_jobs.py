@@ -9,7 +9,7 @@ from pymongo.client_session import ClientSession
 from shared.domain.connectors import Connector
 from shared.domain.indicators import DEFAULT_INDICATORS, IndicatorSpec, resolve_indicators
 from shared.domain.job_ranges import check_end_ms, decide_kind, decide_start_ms
-from shared.domain.jobs import PRIORITIES, SYMBOL_PATTERN, JobKind, JobStatus, job_id_of, to_datetime, to_ms
+from shared.domain.jobs import KEEPING_KINDS, PRIORITIES, SYMBOL_PATTERN, JobKind, JobStatus, job_id_of, to_datetime, to_ms
 from shared.domain.slots import open_ledger, pause_ledger, resume_ledger
 from shared.domain.timeframes import TIMEFRAMES, Timeframe
 from shared.errors import Conflict, InvalidRequest, NotFound
@@ -24,6 +24,7 @@ from shared.stores.database import Database, Document
 from shared.stores.jobs import JobStore
 from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.record_changes import Author, record_change
+from shared.usecases.series_upkeep import SeriesUpkeep
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class JobManager:
     candles: CandleStore
     alerts: AlertStore
     audit_log: AuditLog
+    upkeep: SeriesUpkeep
     desk: ExchangeDesk
 
     def create(self, new: NewJob, author: Author) -> Document:
@@ -119,6 +121,8 @@ class JobManager:
             if "indicators" in fields:
                 fields["indicator_fields"] = plan_indicator_fields(before, fields["indicators"])
             after = self.jobs.update(job_id, revision, {**fields, **moved}, session)
+            if after["indicators"] != before["indicators"]:
+                self.upkeep.on_new_indicators(after, session)
             if after["status"] != before["status"]:
                 after = self.jobs.make_due(job_id, session)
             self._record(author, "patch", job_id, before, after, session)
@@ -142,6 +146,7 @@ class JobManager:
         def write(session: ClientSession) -> None:
             before = self.jobs.get(job_id, session)
             self.jobs.delete(job_id, revision, session)
+            self.upkeep.on_delete(before, session)
             self._resolve_alerts(job_id, session)
             verb = "delete_with_candles" if with_candles else "delete"
             self._record(author, verb, job_id, before, None, session)
@@ -156,8 +161,10 @@ class JobManager:
             # No job of the series is made at the same time, by whichever connector.
             for connector_id in self.connectors.list_ids(before["exchange"], session):
                 self.holds.exclude(connector_id, session)
-            if self.jobs.count({**_series_fields(before), "_id": {"$ne": job_id}}, session):
+            others = {"_id": {"$ne": job_id}, "kind": {"$in": list(KEEPING_KINDS)}}
+            if self.jobs.count({**_series_fields(before), **others}, session):
                 raise Conflict(f"other jobs keep the candles of {job_id} too; delete those first, or leave the candles")
+            self.upkeep.on_drop(before, session)
             return self.jobs.retire(job_id, revision, session)
 
         retired = self.database.transact(retire)
@@ -196,6 +203,7 @@ class JobManager:
                 raise Conflict(f"job {job_id} is {status}; only an active job can be paused")
             passed = pause_ledger(before, self.connectors.get_connector(before["connector_id"]), now_ms)
             after = self.jobs.update(job_id, revision, {"status": JobStatus.PAUSED.value, **passed}, session)
+            self.upkeep.on_pause(before, session)
             self._record(author, "pause", job_id, before, after, session)
             return after
 
@@ -224,6 +232,7 @@ class JobManager:
                 **resume_ledger(before, now_ms),
             }
             self.jobs.update(job_id, revision, fresh, session)
+            self.upkeep.on_resume(before, session)
             self._resolve_alerts(job_id, session)
             after = self.jobs.make_due(job_id, session)
             self._record(author, "resume", job_id, before, after, session)

@@ -9,20 +9,10 @@ from pymongo.client_session import ClientSession
 
 from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import Connector, ConnectorStatus
-from shared.domain.jobs import Job, JobKind, RunOutcome, plan_backoff_ms, run_id_of, to_datetime, to_ms
-from shared.domain.windows import plan_next_run_ms
-from shared.errors import (
-    ConfigurationError,
-    ExchangeError,
-    ExchangeThrottled,
-    InvalidRequest,
-    NotFound,
-    PlatformError,
-    Retry,
-    StorageUnavailable,
-)
+from shared.domain.jobs import Job, JobKind, RunOutcome, run_id_of, to_datetime, to_ms
+from shared.domain.windows import GapPlan, RangePlan, WindowPlan
+from shared.errors import ConfigurationError, ExchangeError, InvalidRequest, NotFound, StorageUnavailable
 from shared.exchanges.client import ExchangeClient
-from shared.exchanges.headers import DATE_CUT_MS
 from shared.stores.alerts import AlertStore
 from shared.stores.candles import CandleStore, Series
 from shared.stores.connectors import ConnectorStore
@@ -31,31 +21,21 @@ from shared.stores.job_leases import JobLeases
 from shared.stores.rate_limits import RateLimitStore
 from shared.stores.runs import RunStore
 from shared.telemetry import bound, event
-from shared.usecases.fetch_pages import FetchTotals, NothingDue, Page, PageFetcher, TimeIsUp
-from shared.usecases.grants import ConnectorPaused, Grants, NoRoom
+from shared.usecases.enrich_series import SeriesEnricher, StaleAdded
+from shared.usecases.fetch_pages import FetchTotals, Page, PageFetcher
+from shared.usecases.grants import Grants
+from shared.usecases.keep_ledger import LedgerKeeper, SeriesLedger, Settled
 from shared.usecases.pages_ahead import PagesAhead
 from shared.usecases.resolve_specs import SpecLists
+from shared.usecases.run_endings import Ending, RunEndings, RunLimits
 from shared.usecases.run_records import error_document, kept_facts, lost_runs, spent_fields, stored_fields
+from shared.usecases.series_jobs import SeriesHelpers
 from shared.usecases.settle_slots import RunSlots
 from shared.usecases.store_pages import Change, PageWriter, StoreTotals
 
-# A paused connector's jobs look again this much later; resuming the connector makes them due at once.
-PAUSED_CONNECTOR_MS: Final = 60_000
-# A job that waits for the limit comes back this share of the longest wait early, to book the moment and be there on time.
-COME_BACK_EARLY: Final = 2
 LOGGED_FIELDS: Final = ("outcome", "pages", "requests", "candles", "revised", "error")
 
 OpenExchange = Callable[[Connector, Callable[[], int]], ExchangeClient]
-
-
-@dataclass(frozen=True, slots=True)
-class RunLimits:
-    """What one run may take."""
-
-    lease_ms: int
-    pages_max: int
-    wait_ms_max: int
-    attempts_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,18 +49,6 @@ class RunResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """Why a run ends and what that means for the job."""
-
-    outcome: RunOutcome
-    next_run_ms: int
-    attempt: int
-    status: str | None = None
-    error: PlatformError | None = None
-    asked_end_ms: int | None = None  # everything that had closed by then has been asked for
-
-
-@dataclass(frozen=True, slots=True)
 class JobRunner:
     """The worker's use case. Holds the stores; one instance serves many runs at once."""
 
@@ -89,6 +57,9 @@ class JobRunner:
     leases: JobLeases
     limits: RateLimitStore
     candles: CandleStore
+    ledger: SeriesLedger
+    helpers: SeriesHelpers
+    enricher: SeriesEnricher
     runs: RunStore
     alerts: AlertStore
     open_exchange: OpenExchange
@@ -132,10 +103,13 @@ class _Run:
         self._trigger = trigger
         self._clock = clock
         self._deadline = deadline
+        self._endings = RunEndings(self._job, runner.run_limits, runner.rng)
         self._cursor_ms = self._job.cursor_ms
         self._connector: Connector | None = None
         self._fetcher: PageFetcher | None = None
         self._writer: PageWriter | None = None
+        self._keeper: LedgerKeeper | None = None
+        self._begins_ms: int | None = None
         self._history_start_ms: int | None = None
         self._lost: Document | None = None
         self._pages = 0
@@ -148,41 +122,59 @@ class _Run:
             if self._job.attempt >= limits.attempts_max:
                 died = ConfigurationError(f"{self._job.attempt} attempts in a row failed, or their workers died")
                 return self._finish(Ending(RunOutcome.ERROR, self._clock.now_ms(), self._job.attempt, "error", died))
+            if self._job.kind is JobKind.ENRICH:
+                return self._enrich()
             connector = self._connector = self._runner.connectors.get_connector(self._job.connector_id)
             if connector.status is ConnectorStatus.PAUSED:
-                return self._finish(self._paused_ending())
+                return self._finish(self._endings.paused(self._clock.now_ms(), self._attempt()))
             with storage_errors():
                 self._open(connector)
                 return self._follow(connector)
-        except ExchangeThrottled as exc:
-            return self._finish(Ending(RunOutcome.THROTTLED, self._clock.now_ms() + exc.wait_ms, self._attempt(), error=exc))
         except (ExchangeError, ConfigurationError, InvalidRequest, NotFound, StorageUnavailable) as exc:
             # MongoDB perhaps is back already; if not, the lease runs out by itself.
-            return self._finish(self._failure(exc))
+            return self._finish(self._endings.failed(exc, self._clock.now_ms(), self._attempt()))
         finally:
             if self._fetcher is not None:
                 self._fetcher.grants.close()
+
+    def _enrich(self) -> RunResult:
+        """The run of a job that asks nothing of the exchange."""
+        with storage_errors():
+            while True:
+                done = self._runner.enricher.run(self._job, self._fence, self._session, self._deadline)
+                try:
+                    return self._finish(self._endings.enriched(done, self._clock.now_ms()))
+                except StaleAdded:
+                    # After the last look; the job must not be done without it.
+                    event("stale_added", "DEBUG")
 
     def _open(self, connector: Connector) -> None:
         runner, job = self._runner, self._job
         specs = runner.spec_lists.resolve(job.indicators)
         series = Series(job.exchange, job.symbol, job.timeframe.name)
         runner.candles.ensure_collection(series)
+        helpers = runner.helpers
+        client = runner.open_exchange(connector, self._clock.now_ms)
+        self._keeper = LedgerKeeper(job, series, runner.ledger, runner.candles, helpers)
         self._writer = PageWriter(
             job=job,
             fence=self._fence,
             specs=specs,
             series=series,
+            keeper=self._keeper,
             database=runner.database,
             session=self._session,
             leases=runner.leases,
             candles=runner.candles,
             lease_ms=runner.run_limits.lease_ms,
+            helpers=helpers,
+            epoch=self._document.get("epoch", 0),
         )
         self._fetcher = PageFetcher(
             job,
+            self._plan(series, client),
             connector,
-            runner.open_exchange(connector, self._clock.now_ms),
+            client,
             runner.limits,
             Grants(runner.limits, connector, runner.run_limits.wait_ms_max, is_live=job.kind is JobKind.LIVE),
             self._clock,
@@ -190,13 +182,22 @@ class _Run:
             runner.rng,
         )
 
+    def _plan(self, series: Series, client: ExchangeClient) -> WindowPlan:
+        """What is to be asked for: a range, or of a repair what is missing."""
+        job, grid = self._job, self._job.timeframe
+        if job.kind is not JobKind.REPAIR:
+            return RangePlan(grid, job.start_ms, job.end_ms)
+        page_limit = client.spec.candles.limit_of(grid.name)
+        end = grid.number(grid.closed_end(self._clock.now_ms()))
+        return GapPlan(grid, self._runner.ledger.plan_repair(series, job, page_limit, end))
+
     def _follow(self, connector: Connector) -> RunResult:
         """Pages until caught up, out of room or out of time; more are fetched while those before are stored."""
         assert self._fetcher is not None
         fetcher, pages_max = self._fetcher, self._runner.run_limits.pages_max
         step = fetcher.next_page()
         if not isinstance(step, Page):
-            return self._finish(self._ending_without_page(step, connector))
+            return self._end_without_page(step, connector)
         if step.advance.is_caught_up or pages_max == 1:
             return self._store_last([step], connector)
         with PagesAhead(fetcher, step, pages_max) as ahead:
@@ -205,16 +206,16 @@ class _Run:
                     return self._store_last(taken, connector)
                 if self._store(taken) != "active":
                     return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
-        return self._finish(self._ending_without_page(taken, connector))
+        return self._end_without_page(taken, connector)
 
     def _store(self, pages: list[Page]) -> str:
         """Pages that are not the run's last, in one transaction. Returns the job's status."""
         assert self._fetcher is not None
         assert self._writer is not None
-        change = self._plan_change(pages)
+        change, settled = self._plan_change(pages)
         renewed = Deadline.after(self._runner.run_limits.lease_ms / 1000)
         cursor_ms = pages[-1].advance.cursor_ms
-        status = self._writer.store(change, cursor_ms)
+        status = self._writer.store(change, settled, cursor_ms, self._begins_ms)
         # Not before: a page that could not be stored must be asked for again.
         self._cursor_ms = cursor_ms
         self._stored_pages += len(pages)
@@ -227,19 +228,28 @@ class _Run:
         if self._fetcher is not None:
             # Nothing more is asked for. Told later, it would find the grant charged whole already.
             self._fetcher.grants.close()
-        change = self._plan_change(pages)
-        return self._finish(self._ending_after(pages[-1], connector), change, pages[-1].advance.cursor_ms)
+        change, settled = self._plan_change(pages)
+        ending = self._endings.after_page(pages[-1], connector, self._clock.now_ms())
+        return self._finish(ending, change, settled, pages[-1].advance.cursor_ms)
 
-    def _plan_change(self, pages: list[Page]) -> Change:
-        """What pages that follow each other change, as if they were one."""
+    def _plan_change(self, pages: list[Page]) -> tuple[Change, Settled]:
+        """What pages that follow each other change, as if they were one, and what they settle."""
         assert self._writer is not None
+        assert self._keeper is not None
         self._pages += len(pages)
         candles = pages[0].fetched.candles
         for page in pages[1:]:
             candles = candles.then(page.fetched.candles)
         for page in pages:
             self._note_history_start(page)
-        return self._writer.plan_change(candles, pages[0].window.start_ms, pages[0].window.new_ms)
+        window = pages[0].window
+        if self._job.kind is JobKind.REPAIR:
+            change = self._writer.plan_repair(candles)
+        else:
+            change = self._writer.plan_change(candles, window.start_ms, window.new_ms)
+        opens_ms = change.candles.open_ms
+        late_ms = opens_ms[~change.is_stored & (opens_ms < window.new_ms)]
+        return change, self._keeper.plan(pages, late_ms, self._begins_ms)
 
     def _note_history_start(self, page: Page) -> None:
         """Where the exchange's history begins; behind our cursor it means that candles are gone for good."""
@@ -247,74 +257,28 @@ class _Run:
         if history_start_ms is None:
             return
         self._history_start_ms = self._history_start_ms or history_start_ms
+        if history_start_ms > new_ms and self._cursor_ms is None and self._job.kind is not JobKind.REPAIR:
+            self._begins_ms = self._begins_ms or history_start_ms
         if history_start_ms > new_ms and (self._cursor_ms is not None or self._job.kind is not JobKind.LIVE):
             self._lost = {"from": to_datetime(new_ms), "to": to_datetime(history_start_ms)}
             event("history_lost", "ERROR", from_ms=new_ms, to_ms=history_start_ms)
 
-    def _ending_after(self, page: Page, connector: Connector) -> Ending:
-        """The run ends with this page: caught up, or as many pages as one run may take."""
+    def _end_without_page(self, step: object, connector: Connector) -> RunResult:
         now_ms = self._clock.now_ms()
-        if not page.advance.is_caught_up:
-            return Ending(RunOutcome.MORE, now_ms, 0)
-        if self._is_done(page.advance.cursor_ms):
-            return Ending(RunOutcome.DONE, now_ms, 0, status="done")
-        next_run_ms = plan_next_run_ms(
-            self._job.timeframe,
-            closed_end_ms=page.advance.closed_end_ms,
-            is_pending=page.advance.is_pending,
-            now_ms=page.now_ms,
-            settle_delay_ms=connector.settle_delay_ms,
-        )
-        if page.exchange_behind_ms:
-            # By the exchange's clock, or the job would be due all the while that this one has not got there. Its header is cut
-            # to seconds, so it is behind by up to one more.
-            next_run_ms += page.exchange_behind_ms + DATE_CUT_MS
-        return Ending(RunOutcome.CAUGHT_UP, next_run_ms, 0, asked_end_ms=page.advance.closed_end_ms)
-
-    def _ending_without_page(self, step: object, connector: Connector) -> Ending:
-        now_ms = self._clock.now_ms()
-        if isinstance(step, NoRoom):
-            early_ms = self._runner.run_limits.wait_ms_max // COME_BACK_EARLY
-            return Ending(RunOutcome.WAITING, max(now_ms, step.at_ms - early_ms), self._attempt())
-        if isinstance(step, ConnectorPaused):
-            return self._paused_ending()
-        if isinstance(step, NothingDue):
-            if self._is_done(self._cursor_ms):
-                return Ending(RunOutcome.DONE, now_ms, 0, status="done")
-            grid, cursor_ms = self._job.timeframe, self._cursor_ms
-            wanted_ms = grid.ceil(self._job.start_ms) if cursor_ms is None else grid.shift(cursor_ms, 1)
-            next_run_ms = max(now_ms, grid.close(wanted_ms) + connector.settle_delay_ms)
-            return Ending(RunOutcome.CAUGHT_UP, next_run_ms, 0, asked_end_ms=wanted_ms)
-        assert isinstance(step, TimeIsUp)
-        return Ending(RunOutcome.MORE, now_ms, self._attempt())
+        return self._finish(self._endings.without_page(step, connector, now_ms, self._cursor_ms, self._attempt()))
 
     def _attempt(self) -> int:  # failed runs in a row: one that got on ends the row, however it ends itself
         return 0 if self._stored_pages else self._job.attempt
 
-    def _paused_ending(self) -> Ending:
-        return Ending(RunOutcome.PAUSED, self._clock.now_ms() + PAUSED_CONNECTOR_MS, self._attempt())
-
-    def _is_done(self, cursor_ms: int | None) -> bool:
-        """Whether a closed range has been asked for to its end."""
-        end_ms, timeframe = self._job.end_ms, self._job.timeframe
-        if end_ms is None or (cursor_ms is None and timeframe.count(self._job.start_ms, end_ms) > 0):
-            return False
-        return cursor_ms is None or timeframe.close(cursor_ms) >= timeframe.ceil(end_ms)
-
-    def _failure(self, exc: PlatformError) -> Ending:
-        attempt = self._attempt() + 1
-        now_ms = self._clock.now_ms()
-        if exc.retry is Retry.NEVER or attempt >= self._runner.run_limits.attempts_max:
-            return Ending(RunOutcome.ERROR, now_ms, attempt, "error", exc)
-        return Ending(RunOutcome.FAILED, now_ms + plan_backoff_ms(attempt, self._runner.rng), attempt, error=exc)
-
-    def _finish(self, ending: Ending, change: Change | None = None, cursor_ms: int | None = None) -> RunResult:
+    def _finish(
+        self, ending: Ending, change: Change | None = None, settled: Settled | None = None, cursor_ms: int | None = None
+    ) -> RunResult:
         """The last transaction: a page and its cursor if any, lease released, job_runs, an alert for a hard failure."""
         change = change or Change.none()
         cursor_ms = self._cursor_ms if cursor_ms is None else cursor_ms
 
         def write(session: ClientSession, change: Change) -> Document:
-            return self._write_ending(ending, change, cursor_ms, session)
+            return self._write_ending(ending, change, settled, cursor_ms, session)
 
         if self._writer is None:
             record = self._runner.database.transact(lambda session: write(session, change), self._session)
@@ -324,7 +288,9 @@ class _Run:
         event("run_ended", severity, **{name: record[name] for name in LOGGED_FIELDS})
         return RunResult(record["_id"], ending.outcome, record["candles"], record["requests"])
 
-    def _write_ending(self, ending: Ending, change: Change, cursor_ms: int | None, session: ClientSession) -> Document:
+    def _write_ending(
+        self, ending: Ending, change: Change, settled: Settled | None, cursor_ms: int | None, session: ClientSession
+    ) -> Document:
         runner, job = self._runner, self._job
         record = self._run_document(ending, change, cursor_ms)
         has_failed = ending.outcome in (RunOutcome.FAILED, RunOutcome.ERROR)
@@ -340,6 +306,7 @@ class _Run:
             attempt=ending.attempt,
             last_error=error,
             cursor=record["cursor_after"],
+            begins_at=None if self._begins_ms is None else to_datetime(self._begins_ms),
             added={
                 "runs": 1,
                 "requests": record["requests"],
@@ -348,14 +315,16 @@ class _Run:
                 "revisions": change.revised_count,
                 "failures": int(has_failed),
             },
-            facts=kept_facts(job, self._writer.specs if self._writer else None, self._history_start_ms),
+            facts={**kept_facts(job, self._writer.specs if self._writer else None, self._history_start_ms), **ending.facts},
             ledgers=planned.ledgers if planned else None,
             session=session,
         )
+        if job.kind is JobKind.ENRICH and ending.outcome is RunOutcome.DONE:
+            runner.enricher.check_nothing_is_stale(job, session)
         if planned:
             record["slots"] = slots.settle(planned, after, runner.leases, self._fence, session)
-        if self._writer is not None and len(change.candles):
-            self._writer.write_candles(change, session)
+        if self._writer is not None and settled is not None:
+            self._writer.land(change, settled, after, session)
         runner.runs.append([*lost_runs(job, self._document.get("abandoned", ())), record], session)
         if self._lost is not None:
             runner.alerts.open_(

@@ -3,28 +3,37 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import numpy as np
 from pymongo.client_session import ClientSession
 from pymongo.errors import BulkWriteError
 
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
-from shared.domain.indicators import IndicatorSpec, compute_indicators, cumulative_fields, history_candles_needed
-from shared.domain.jobs import Job, to_datetime
-from shared.stores.candles import CandleStore, Series, StoredCandles
-from shared.stores.database import Database, is_duplicate_key
+from shared.domain.indicators import IndicatorSpec, cumulative_fields, history_candles_needed
+from shared.domain.jobs import Job, JobKind, to_datetime
+from shared.errors import StorageUnavailable
+from shared.stores.candles import CandleStore, Series
+from shared.stores.database import Database, Document, is_duplicate_key
 from shared.stores.job_leases import JobLeases
 from shared.telemetry import event
+from shared.usecases.keep_ledger import FOLLOWING_MAX, LedgerKeeper, Settled
+from shared.usecases.read_history import History, HistoryReader
+from shared.usecases.series_jobs import SeriesHelpers
 
-# How many candles of history are read at a time where a cumulative indicator has to start from the beginning.
-SEED_CHUNK: Final = 50_000
 # Candles that stand in the way of an insert are read and compared once; more often only if somebody else writes there.
 STORE_TRIES_MAX: Final = 3
-# Each further read asks for more history, up to what the indicators bound themselves to.
-TAIL_READS_MAX: Final = 8
 
 T = TypeVar("T")
+BoolArray: TypeAlias = np.ndarray[tuple[int], np.dtype[np.bool_]]
+
+
+class TailMoved(Exception):
+    """Others have changed candles that this run may have read, for the `epoch`-th time."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__(epoch)
+        self.epoch = epoch
 
 
 @dataclass(slots=True)
@@ -44,7 +53,7 @@ class Change:
 
     candles: CandleBatch
     values: Mapping[str, FloatArray]
-    is_stored: np.ndarray[tuple[int], np.dtype[np.bool_]]
+    is_stored: BoolArray
     revised_count: int
 
     @property
@@ -68,12 +77,14 @@ class PageWriter:
     series: Series
     database: Database
     session: ClientSession
+    keeper: LedgerKeeper
     leases: JobLeases
     candles: CandleStore
     lease_ms: int
+    helpers: SeriesHelpers
+    epoch: int
     totals: StoreTotals = field(default_factory=StoreTotals)
-    _tail: StoredCandles | None = None
-    _tail_is_whole: bool = False
+    _tail: History | None = None
 
     def plan_change(self, page: CandleBatch, window_start_ms: int, new_ms: int) -> Change:
         """What of the page differs from what is stored, from the first difference on, with its indicators.
@@ -81,11 +92,21 @@ class PageWriter:
         Candles of the page from `window_start_ms` to `new_ms` (exclusive) were asked for again to see corrections.
         """
         if self._tail is None:
-            self._load_tail(new_ms)
-        return self._compare(page, self._known(window_start_ms, new_ms))
+            self._tail = self._reader.read_before(new_ms, self._extra)
+        return self._compare(page, self._tail.stored.candles.between(window_start_ms, new_ms))
 
-    def store(self, change: Change, cursor_ms: int | None) -> str:
-        """Land the change and the cursor in one transaction. Returns the job's status as it now is.
+    def plan_repair(self, page: CandleBatch) -> Change:
+        """What of a repair's page is new or differs. Raw candles only: what depends on them is computed again as a whole."""
+        if not len(page):
+            return Change.none()
+        start_ms, end_ms = int(page.open_ms[0]), int(page.open_ms[-1]) + 1
+        known = self.candles.read_range(self.series, start_ms, end_ms, ()).candles
+        is_stored, is_revised = _compared(page, known)
+        differs = ~is_stored | is_revised
+        return Change(page[differs], {}, is_stored[differs], int(is_revised.sum()))
+
+    def store(self, change: Change, settled: Settled, cursor_ms: int | None, begins_ms: int | None) -> str:
+        """Land the change, the cursor and the ledger in one transaction. Returns the job's status as it now is.
 
         Raises:
             LeaseLost: nothing was written.
@@ -93,16 +114,17 @@ class PageWriter:
         """
 
         def write(session: ClientSession, change: Change) -> str:
-            status = self.leases.record_page(
+            after = self.leases.record_page(
                 self.job.job_id,
                 self.fence,
                 cursor=None if cursor_ms is None else to_datetime(cursor_ms),
+                begins_at=None if begins_ms is None else to_datetime(begins_ms),
                 added={"candles": change.new_count, "revisions": change.revised_count},
                 lease_ms=self.lease_ms,
                 session=session,
             )
-            self.write_candles(change, session)
-            return status
+            self.land(change, settled, after, session)
+            return str(after["status"])
 
         status, final = self.transact(change, write)
         self.note_stored(final)
@@ -111,7 +133,8 @@ class PageWriter:
     def transact(self, change: Change, write: Callable[[ClientSession, Change], T]) -> tuple[T, Change]:
         """Run `write(session, change)` in a transaction; returns its result and the change that was written in the end.
 
-        Candles that are there unexpectedly (a job made anew over an old series) turn inserts into comparisons.
+        Candles that are there unexpectedly (a job made anew over an old series) turn inserts into comparisons. Where others
+        have changed what the page's values were computed from, they are computed again.
         """
         for attempt in range(1, STORE_TRIES_MAX + 1):
             try:
@@ -120,16 +143,42 @@ class PageWriter:
                 if not is_duplicate_key(exc) or attempt == STORE_TRIES_MAX:
                     raise
                 change = self._against_stored(change.candles)
+            except TailMoved as exc:
+                if attempt == STORE_TRIES_MAX:
+                    raise StorageUnavailable(f"{self.job.job_id}: others keep changing the candles before this page") from exc
+                change = self._on_new_tail(change, exc.epoch)
         raise AssertionError("unreachable: the last try returns or raises")
 
-    def write_candles(self, change: Change, session: ClientSession) -> None:
-        """Inside a transaction: insert what is new, replace what is stored."""
+    def land(self, change: Change, settled: Settled, after: Document, session: ClientSession) -> None:
+        """Inside a transaction, once the job is written (`after`): candles, ledger, and what becomes stale behind them.
+
+        Raises:
+            TailMoved: others have changed what the page's values were computed from; the transaction must not commit.
+        """
+        if after.get("epoch", 0) != self.epoch and len(change.candles):
+            raise TailMoved(after.get("epoch", 0))
         for is_replaced in (False, True):
             rows = change.is_stored == is_replaced
             if not rows.any():
                 continue
             put = self.candles.replace if is_replaced else self.candles.insert
             put(self.series, change.candles[rows], {name: column[rows] for name, column in change.values.items()}, session)
+        self.keeper.write(settled, session)
+        if len(change.candles):
+            self._mark_stale(change, session)
+
+    def _mark_stale(self, change: Change, session: ClientSession) -> None:
+        first_ms, last_ms = int(change.candles.open_ms[0]), int(change.candles.open_ms[-1])
+        is_bare = bool(self.specs) and not change.values
+        if self.job.kind is JobKind.REPAIR or is_bare:
+            self.helpers.want_enriching(self.job, first_ms, last_ms + 1, session)
+            return
+        if self.job.kind is JobKind.LIVE and len(change.candles) <= FOLLOWING_MAX:
+            return  # nobody stores candles after those of a job that follows the market
+        next_ms = self.candles.find_next_open(self.series, last_ms, session)
+        if next_ms is not None:
+            # These values are right; those behind them were computed without this page.
+            self.helpers.want_enriching(self.job, next_ms, next_ms, session)
 
     def note_stored(self, change: Change) -> None:
         """After the commit: counts, and the tail for the next page."""
@@ -141,37 +190,28 @@ class PageWriter:
         first_ms, last_ms = int(change.candles.open_ms[0]), int(change.candles.open_ms[-1])
         totals.first_ms = first_ms if totals.first_ms is None else min(first_ms, totals.first_ms)
         totals.last_ms = last_ms
-        tail = self._tail or StoredCandles(CandleBatch.empty(), {})
-        kept = tail.candles.between(0, first_ms)
-        joined = kept.then(change.candles)
-        count = self._tail_count(joined)
-        self._tail_is_whole = self._tail_is_whole and len(joined) <= count
-        values = {
-            name: np.concatenate(
-                (tail.values[name][: len(kept)], change.values.get(name, np.full(len(change.candles), np.nan)))
-            )[-count:]
-            for name in cumulative_fields(self.specs)
-        }
-        self._tail = StoredCandles(joined[-count:], values)
+        if self._tail is not None:
+            joined = self._tail.before(first_ms).then(change.candles, change.values, cumulative_fields(self.specs))
+            needed = history_candles_needed(self.specs, joined.stored.candles)
+            self._tail = joined.newest(needed + self._extra)
 
-    def _tail_count(self, history: CandleBatch) -> int:
-        """What the indicators need before a page, the candles read again, and the one that cumulative ones continue from."""
-        return history_candles_needed(self.specs, history) + self.job.overlap + 1
+    @property
+    def _reader(self) -> HistoryReader:
+        return HistoryReader(self.candles, self.series, self.specs)
 
-    def _load_tail(self, before_ms: int) -> None:
-        """Read the newest stored candles: more of them where the market stood still, as indicators then need more."""
-        fields = cumulative_fields(self.specs)
-        count = self._tail_count(CandleBatch.empty())
-        for _ in range(TAIL_READS_MAX):
-            tail = self.candles.read_tail(self.series, before_ms, count, fields)
-            needed = self._tail_count(tail.candles)
-            self._tail, self._tail_is_whole = tail, len(tail.candles) < count
-            if self._tail_is_whole or needed <= count:
-                return
-            count = needed
+    @property
+    def _extra(self) -> int:
+        """Besides what the indicators need: the candles read again, and the one that cumulative ones continue from."""
+        return self.job.overlap + 1
 
-    def _known(self, start_ms: int, end_ms: int) -> CandleBatch:
-        return CandleBatch.empty() if self._tail is None else self._tail.candles.between(start_ms, end_ms)
+    def _on_new_tail(self, change: Change, epoch: int) -> Change:
+        """The same candles, with values computed from what is stored before them now."""
+        event("tail_moved", "NOTICE", epoch=epoch)
+        self.epoch = epoch
+        if self.job.kind is not JobKind.REPAIR:
+            self._tail = self._reader.read_before(int(change.candles.open_ms[0]), self._extra)
+            return self._against_stored(change.candles)
+        return change
 
     def _against_stored(self, page: CandleBatch) -> Change:
         """The same page, compared with what the database holds over its whole span."""
@@ -181,11 +221,7 @@ class PageWriter:
         return self._compare(page, known, is_found_stored=True)
 
     def _compare(self, page: CandleBatch, known: CandleBatch, is_found_stored: bool = False) -> Change:
-        is_stored = np.isin(page.open_ms, known.open_ms)
-        is_revised = np.zeros(len(page), np.bool_)
-        stored_rows = np.searchsorted(known.open_ms, page.open_ms[is_stored])
-        for name in PRICE_COLUMNS:
-            is_revised[is_stored] |= getattr(page, name)[is_stored] != getattr(known, name)[stored_rows]
+        is_stored, is_revised = _compared(page, known)
         differs = ~is_stored | is_revised
         if is_found_stored:
             # Their indicators may have been computed with less history than there is now.
@@ -199,36 +235,27 @@ class PageWriter:
         return Change(later, values, np.isin(later.open_ms, known.open_ms), int(is_revised.sum()))
 
     def _enrich(self, page: CandleBatch, first_ms: int) -> Mapping[str, FloatArray]:
-        tail = self._tail or StoredCandles(CandleBatch.empty(), {})
-        history = tail.candles.between(0, first_ms)
-        carried = {name: float(column[len(history) - 1]) for name, column in tail.values.items()} if len(history) else None
+        assert self._tail is not None
         try:
-            if len(history) and not self._tail_is_whole and _lacks(carried, cumulative_fields(self.specs)):
-                carried = self._seed_from_beginning(int(history.open_ms[-1]) + 1)
-            return compute_indicators(self.specs, history, page, carried, history_is_whole=self._tail_is_whole)
+            return self._reader.compute(self._tail.before(first_ms), page)
         except Exception as exc:  # noqa: BLE001 - TA-Lib raises bare Exceptions, and raw candles must land whatever it does
             self.totals.enrichment_error = f"{type(exc).__name__}: {exc}"
             event("enrichment_failed", "ERROR", job_id=self.job.job_id, error=str(exc))
             return {}
 
-    def _seed_from_beginning(self, end_ms: int) -> dict[str, float]:
-        """Cumulative values at the last candle before `end_ms`, from the series' first candle on, in chunks."""
-        specs = tuple(spec for spec in self.specs if set(spec.fields) & set(cumulative_fields(self.specs)))
-        carried: dict[str, float] | None = None
-        last = CandleBatch.empty()
-        start_ms = 0
-        while True:
-            chunk = self.candles.read_range(self.series, start_ms, end_ms, (), limit=SEED_CHUNK).candles
-            if not len(chunk):
-                return carried or {}
-            values = compute_indicators(specs, last, chunk, carried, history_is_whole=not len(last))
-            carried = {name: float(column[-1]) for name, column in values.items()}
-            last = chunk[-1:]
-            start_ms = int(chunk.open_ms[-1]) + 1
-
 
 def _with_change(write: Callable[[ClientSession, Change], T], change: Change, session: ClientSession) -> T:
     return write(session, change)
+
+
+def _compared(page: CandleBatch, known: CandleBatch) -> tuple[BoolArray, BoolArray]:
+    """Which candles of the page are known, and which of these differ."""
+    is_stored = np.isin(page.open_ms, known.open_ms)
+    is_revised = np.zeros(len(page), np.bool_)
+    stored_rows = np.searchsorted(known.open_ms, page.open_ms[is_stored])
+    for name in PRICE_COLUMNS:
+        is_revised[is_stored] |= getattr(page, name)[is_stored] != getattr(known, name)[stored_rows]
+    return is_stored, is_revised
 
 
 def _merge(stored: CandleBatch, fresh: CandleBatch) -> CandleBatch:
@@ -239,7 +266,3 @@ def _merge(stored: CandleBatch, fresh: CandleBatch) -> CandleBatch:
     order = np.argsort(np.concatenate((missing.open_ms, fresh.open_ms)))
     columns = (np.concatenate((getattr(missing, name), getattr(fresh, name)))[order] for name in ("open_ms", *PRICE_COLUMNS))
     return CandleBatch(*columns)
-
-
-def _lacks(carried: Mapping[str, float] | None, fields: tuple[str, ...]) -> bool:
-    return any(not np.isfinite((carried or {}).get(name, np.nan)) for name in fields)

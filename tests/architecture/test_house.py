@@ -19,7 +19,10 @@ HOST_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "
 # The word for the server's clock belongs to what is sent to the server.
 SERVER_CLOCK = "$$NOW"
 # Two modules that know different parts of one collection's documents.
-SHARED_COLLECTIONS = {"connectors": {"connectors", "rate_limits"}, "jobs": {"jobs", "job_leases", "job_summaries"}}
+SHARED_COLLECTIONS = {
+    "connectors": {"connectors", "rate_limits"},
+    "jobs": {"jobs", "job_leases", "job_summaries", "series_jobs"},
+}
 PURE_FLOOR_IMPORTS_BANNED = {"pymongo", "bson", "requests", "flask", "os", "socket", "urllib3", "pydantic_settings"}
 
 

@@ -8,6 +8,7 @@ import pytest
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from local_emulator.simulator.truth import true_candles
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch
+from shared.domain.coverage import IntervalState
 from shared.domain.indicators import DEFAULT_INDICATORS
 from shared.domain.jobs import to_ms
 from shared.domain.timeframes import MINUTE_MS
@@ -147,43 +148,29 @@ def assert_filled(platform: Platform, exchange: str) -> None:
     assert_series_equals(stored_documents(platform, exchange, SYMBOLS[exchange], "1m"), expected, DEFAULT_INDICATORS)
 
 
-def test_a_page_that_lacks_a_row_is_refused_where_the_exchange_leaves_out_none(
+def test_a_page_that_lacks_a_row_is_asked_for_again_where_the_exchange_leaves_out_none(
     platform: Platform, simulator: SimulatorProcess, filled_job: tuple[str, str]
 ) -> None:
     exchange, job_id = filled_job
-    simulator.set_faults({"exchange": exchange, "kind": "gap"})
-    assert run_once(platform, job_id).outcome.value == "failed"
-    job = platform.jobs.get(job_id)
-    assert (job["last_error"]["code"], job["cursor"]["last_ts"]) == ("malformed_page", None)
-    assert stored_documents(platform, exchange, SYMBOLS[exchange], "1m") == []
-    # Asked for again in the same run it is whole.
     simulator.set_faults({"exchange": exchange, "kind": "gap", "count": 1})
     result = run_once(platform, job_id)
     assert (result.outcome.value, result.requests) == ("caught_up", 2)
     assert_filled(platform, exchange)
+    assert platform.jobs.count({"kind": "repair"}) == 0
 
 
-def test_a_hole_that_stays_is_believed_in_the_end(
+def test_a_hole_that_stays_keeps_nothing_waiting_and_is_repaired_when_it_comes(
     platform: Platform, simulator: SimulatorProcess, filled_job: tuple[str, str]
 ) -> None:
-    """A market that was halted: its job goes on after three failed runs, and what it has is what the exchange has."""
+    """A market that was halted, or an exchange that is back from an outage with half a page: nobody can tell yet."""
     exchange, job_id = filled_job
     simulator.set_faults({"exchange": exchange, "kind": "gap"})
-    outcomes = [run_once(platform, job_id).outcome.value for _ in range(4)]
-    assert outcomes == ["failed", "failed", "failed", "caught_up"]
-    stored = stored_documents(platform, exchange, SYMBOLS[exchange], "1m")
-    assert len(stored) == (NOW_MS // MINUTE_MS * MINUTE_MS - FILLED_START_MS) // MINUTE_MS - 1
-
-
-def test_a_hole_after_failures_of_another_kind_is_not_believed(
-    platform: Platform, simulator: SimulatorProcess, filled_job: tuple[str, str]
-) -> None:
-    """An exchange that comes back from an outage may well answer with half a page."""
-    exchange, job_id = filled_job
-    simulator.set_faults({"exchange": exchange, "kind": "status", "status": 503})
-    assert [run_once(platform, job_id).outcome.value for _ in range(3)] == ["failed"] * 3
-    simulator.set_faults({"exchange": exchange, "kind": "gap", "count": 1})
-    run_until_caught_up(platform, job_id)
+    assert run_once(platform, job_id).outcome.value == "caught_up"
+    counts = platform.coverage_reader.read(job_id, None, NOW_MS, frozenset(), 10).counts
+    assert counts[IntervalState.MISSING] == 1
+    simulator.set_faults()
+    run_once(platform, f"{job_id}:repair")
+    run_until_caught_up(platform, f"{job_id}:enrich")
     assert_filled(platform, exchange)
 
 

@@ -1,0 +1,102 @@
+"""`jobs`, seen by series: those that keep one, and the two that a series makes for itself (repair and enrich).
+
+An enrich job lists in `stale` which stretches of candles [from, to) have changed, so that what is computed from them has to be
+computed again; `stale_seq` counts the entries ever made, so that its run sees whether there are new ones. A job's `epoch`
+counts how often others have changed candles or values that it may have read: its run compares it when it stores a page.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from pymongo.client_session import ClientSession
+
+from shared.domain.jobs import KEEPING_KINDS, to_datetime, to_ms
+from shared.stores.database import Database, Document
+
+COLLECTION: Final = "jobs"
+SERIES_JOBS_MAX: Final = 500
+# The index is made in jobs.py.
+SERIES_INDEX: Final = "series"
+# More stretches than this are taken together as one: it only costs work.
+STALE_MAX: Final = 100
+# `to` of a stretch that reaches to the end, wherever that will be.
+ENDLESS: Final = datetime(9999, 12, 31, tzinfo=UTC)
+_KEEPING: Final = tuple(kind.value for kind in KEEPING_KINDS)
+
+
+class SeriesJobs:
+    """Queries over one series' jobs, named by {exchange, symbol, timeframe}."""
+
+    def __init__(self, database: Database) -> None:
+        self._collection = database.collection(COLLECTION)
+
+    def list_keeping(self, series: Document, session: ClientSession | None = None) -> list[Document]:
+        """Its live job and backfills, by whichever connector; at most SERIES_JOBS_MAX."""
+        found = self._collection.find({**series, "kind": {"$in": _KEEPING}}, session=session, hint=SERIES_INDEX)
+        return list(found.limit(SERIES_JOBS_MAX))
+
+    def wake(self, document: Document, delay_ms: int, session: ClientSession) -> None:
+        """Make a job that a series needs, due after `delay_ms`, or let it run again if it is done; else leave it alone."""
+        found = self._collection.find_one({"_id": document["_id"]}, {"status": 1}, session=session)
+        due = {"next_run_at": {"$add": ["$$NOW", delay_ms]}, "updated_at": "$$NOW"}
+        if found is None:
+            fresh = {name: {"$literal": value} for name, value in document.items() if name != "_id"}
+            made = {**fresh, "created_at": "$$NOW", **due}
+            self._collection.update_one({"_id": document["_id"]}, [{"$set": made}], upsert=True, session=session)
+        elif found["status"] == "done":
+            again = {name: {"$literal": document[name]} for name in ("status", "start_at", "end_at", "cursor")}
+            self._collection.update_one(
+                {"_id": document["_id"], "status": "done"},
+                [{"$set": {**again, "revision": {"$add": ["$revision", 1]}, **due}}],
+                session=session,
+            )
+
+    def move(self, job_ids: Sequence[str], before: str, after: str, session: ClientSession) -> None:
+        """Those of the jobs that have the status `before` get `after`; a run on its way ends with its page."""
+        self._collection.update_many(
+            {"_id": {"$in": list(job_ids)}, "status": before},
+            {"$set": {"status": after}, "$inc": {"revision": 1}, "$currentDate": {"updated_at": True}},
+            session=session,
+        )
+
+    def delete(self, job_ids: Sequence[str], session: ClientSession) -> None:
+        """Remove those of the jobs that there are; their runs lose their leases."""
+        self._collection.delete_many({"_id": {"$in": list(job_ids)}}, session=session)
+
+    def add_stale(self, job_id: str, start_ms: int, end_ms: int | None, session: ClientSession) -> None:
+        """Note at the enrich job, which is there, that candles in [start_ms, end_ms) have changed; None: all from there on."""
+        stretch = {"from": to_datetime(start_ms), "to": ENDLESS if end_ms is None else to_datetime(end_ms)}
+        joined = {"$setUnion": [{"$ifNull": ["$stale", []]}, [stretch]]}
+        whole = [{"from": {"$min": "$stale.from"}, "to": {"$max": "$stale.to"}}]
+        self._collection.update_one(
+            {"_id": job_id},
+            [
+                {"$set": {"stale": joined, "stale_seq": {"$add": [{"$ifNull": ["$stale_seq", 0]}, 1]}}},
+                {"$set": {"stale": {"$cond": [{"$gt": [{"$size": "$stale"}, STALE_MAX]}, whole, "$stale"]}}},
+                {"$set": {"start_at": {"$min": "$stale.from"}}},
+            ],
+            session=session,
+        )
+
+    def read_stale(self, job_id: str, session: ClientSession | None = None) -> tuple[list[tuple[int, int]], int]:
+        """The stretches (start_ms, end_ms) of an enrich job, ascending, and its `stale_seq`; none if there is no such job."""
+        document = self._collection.find_one({"_id": job_id}, {"stale": 1, "stale_seq": 1}, session=session) or {}
+        stretches = sorted((to_ms(stretch["from"]), to_ms(stretch["to"])) for stretch in document.get("stale", ()))
+        return stretches, document.get("stale_seq", 0)
+
+    def replace_stale(self, job_id: str, seq: int, stretches: Sequence[tuple[int, int]], session: ClientSession) -> bool:
+        """Put these stretches in the place of those read under `seq`; False if others have been added since."""
+        stale = [{"from": to_datetime(start_ms), "to": to_datetime(end_ms)} for start_ms, end_ms in stretches]
+        matched = self._collection.update_one(
+            {"_id": job_id, "stale_seq": seq}, {"$set": {"stale": stale}}, session=session
+        ).matched_count
+        return matched == 1
+
+    def next_epoch(self, series: Document, from_ms: int, own_id: str, session: ClientSession) -> None:
+        """Tell the series' other jobs that have come past `from_ms` that what they hold of its candles may have changed."""
+        self._collection.update_many(
+            {**series, "kind": {"$in": _KEEPING}, "cursor.last_ts": {"$gte": to_datetime(from_ms)}, "_id": {"$ne": own_id}},
+            {"$inc": {"epoch": 1}},
+            session=session,
+        )

@@ -1,0 +1,217 @@
+"""Compute indicators again from stored candles: behind holes that were filled, revised candles, new lists, earlier history.
+
+The stretches to do are noted at the series' enrich job (stores/series_jobs.py). From the start of each the values are computed
+as one pass over the series would, and those that differ are written, until nothing that has changed can be felt any more: so
+many candles behind its end as the indicators' warm-up, and where cumulative ones meet the value that is stored. Nothing is
+asked of the exchange.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pymongo.client_session import ClientSession
+
+from shared.deadline import Deadline
+from shared.domain.candles import CandleBatch, FloatArray
+from shared.domain.indicators import IndicatorSpec, cumulative_fields, history_candles_needed
+from shared.domain.jobs import Job, JobKind, JobStatus, to_ms
+from shared.errors import EnrichmentFailed
+from shared.stores.candles import CandleStore, Series, StoredCandles
+from shared.stores.database import Database, Document
+from shared.stores.job_leases import JobLeases
+from shared.stores.series_jobs import SeriesJobs
+from shared.telemetry import event
+from shared.usecases.read_history import HistoryReader
+from shared.usecases.resolve_specs import SpecLists
+from shared.usecases.series_jobs import series_fields
+
+# Candles of one transaction: writing all their values takes a quarter of the time that one may take.
+CHUNK: Final = 2_000
+# Values that differ by less are the same: computed over another stretch of history they differ in the last digits.
+SAME_RELATIVE: Final = 1e-10
+# A run does not begin another chunk with less time left.
+CHUNK_RESERVE_MS: Final = 15_000
+CHUNKS_MAX: Final = 2_000
+FOREVER_MS: Final = 2**47
+# More candles than the warm-up of any indicator, wherever the market stands still (domain/indicators.py).
+WARMUP_MAX: Final = 20_000
+
+
+class StaleAdded(Exception):
+    """Stretches were added while a chunk was computed: it may be wrong by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Enriched:
+    """What one run has done. `is_done`: nothing is stale any more; `waits_for`: a backfill that has to end first."""
+
+    values: int
+    chunks: int
+    is_done: bool
+    waits_for: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesEnricher:
+    """The work of enrich jobs, on one instance."""
+
+    database: Database
+    series_jobs: SeriesJobs
+    leases: JobLeases
+    candles: CandleStore
+    spec_lists: SpecLists
+    lease_ms: int
+
+    def run(self, job: Job, fence: int, session: ClientSession, deadline: Deadline) -> Enriched:
+        """Work off the stretches until none is left or the time is up; each chunk lands in a transaction of its own.
+
+        Raises:
+            LeaseLost: somebody else has the job now.
+            StorageUnavailable: what was done so far is stored, and what is left is known.
+        """
+        keeping = self.series_jobs.list_keeping(series_fields(job))
+        specs = self._specs(keeping)
+        series = Series(job.exchange, job.symbol, job.timeframe.name)
+        reader = HistoryReader(self.candles, series, specs)
+        work = _Work(self, job, fence, session, series, specs, reader)
+        values = 0
+        for chunks in range(CHUNKS_MAX):
+            stretches, seq = self.series_jobs.read_stale(job.job_id)
+            if not stretches:
+                return Enriched(values, chunks, True)
+            earlier = _backfill_before(keeping, stretches[0][0])
+            if earlier is not None:
+                return Enriched(values, chunks, False, earlier)
+            if deadline.remaining_ms() < CHUNK_RESERVE_MS:
+                break
+            try:
+                values += work.do_chunk(stretches, seq)
+            except StaleAdded:
+                event("stale_added", "DEBUG", job_id=job.job_id)
+        return Enriched(values, chunks, False)
+
+    def check_nothing_is_stale(self, job: Job, session: ClientSession) -> None:
+        """In the transaction that ends a job as done. Raises StaleAdded."""
+        if self.series_jobs.read_stale(job.job_id, session)[0]:
+            raise StaleAdded
+
+    def _specs(self, keeping: list[Document]) -> tuple[IndicatorSpec, ...]:
+        """What all jobs of the series compute; of two with one label that of the live job, else of the first."""
+        by_label: dict[str, IndicatorSpec] = {}
+        for document in sorted(keeping, key=lambda each: each["kind"] != JobKind.LIVE):
+            for spec in self.spec_lists.resolve(document["indicators"]):
+                by_label.setdefault(spec.label, spec)
+        return tuple(by_label.values())
+
+
+@dataclass(slots=True)
+class _Work:
+    """One run's chunks."""
+
+    enricher: SeriesEnricher
+    job: Job
+    fence: int
+    session: ClientSession
+    series: Series
+    specs: tuple[IndicatorSpec, ...]
+    reader: HistoryReader
+
+    def do_chunk(self, stretches: list[tuple[int, int]], seq: int) -> int:
+        """Compute the first stretch's next candles again; returns how many of them had other values."""
+        start_ms, end_ms = stretches[0]
+        fields = tuple(name for spec in self.specs for name in spec.fields)
+        chunk = self.enricher.candles.read_range(self.series, start_ms, FOREVER_MS, fields, limit=CHUNK)
+        count = len(chunk.candles)
+        values = self._compute(start_ms, chunk.candles) if fields else {}
+        differs = _differences(chunk, values)
+        is_settled = count == 0 or (count < CHUNK or self._is_settled(chunk, values, end_ms))
+        last_ms = int(chunk.candles.open_ms[-1]) if count else start_ms - 1
+        left = stretches[1:] if is_settled else [(last_ms + 1, end_ms), *stretches[1:]]
+        # What reached beyond the next stretches' beginnings has done that part of them.
+        left = _merged([(max(first, last_ms + 1), end) for first, end in left])
+
+        def write(session: ClientSession) -> None:
+            self._write(seq, left, chunk, values, differs, session)
+            if count < CHUNK and self.enricher.candles.find_next_open(self.series, last_ms, session) is not None:
+                # Since it was read: its values continue from those that are replaced here.
+                raise StaleAdded
+
+        self.enricher.database.transact(write, self.session)
+        return int(differs.sum())
+
+    def _write(
+        self,
+        seq: int,
+        left: list[tuple[int, int]],
+        chunk: StoredCandles,
+        values: Mapping[str, FloatArray],
+        differs: NDArray[np.bool_],
+        session: ClientSession,
+    ) -> None:
+        enricher, job = self.enricher, self.job
+        if not enricher.series_jobs.replace_stale(job.job_id, seq, left, session):
+            raise StaleAdded
+        count = int(differs.sum())
+        enricher.leases.record_page(
+            job.job_id, self.fence, cursor=None, added={"enriched": count}, lease_ms=enricher.lease_ms, session=session
+        )
+        if count:
+            opens_ms = chunk.candles.open_ms[differs]
+            changed = {name: column[differs] for name, column in values.items()}
+            enricher.candles.set_values(self.series, opens_ms, changed, session)
+            enricher.series_jobs.next_epoch(series_fields(job), int(opens_ms[0]), job.job_id, session)
+
+    def _compute(self, start_ms: int, candles: CandleBatch) -> Mapping[str, FloatArray]:
+        history = self.reader.read_before(start_ms, 1)
+        try:
+            return self.reader.compute(history, candles)
+        except Exception as exc:
+            # TA-Lib raises bare Exceptions.
+            raise EnrichmentFailed(f"{self.job.symbol} {self.job.timeframe.name}: {type(exc).__name__}: {exc}") from exc
+
+    def _is_settled(self, chunk: StoredCandles, values: Mapping[str, FloatArray], end_ms: int) -> bool:
+        """Whether nothing of what has changed before `end_ms` can be felt behind this chunk."""
+        last_ms = int(chunk.candles.open_ms[-1])
+        if last_ms < end_ms:
+            return False
+        if not all(_same(chunk.values[name][-1:], values[name][-1:]).all() for name in cumulative_fields(self.specs)):
+            return False
+        past = self.enricher.candles.read_range(self.series, end_ms, last_ms + 1, (), limit=WARMUP_MAX).candles
+        return len(past) >= min(WARMUP_MAX, history_candles_needed(self.specs, past))
+
+
+def _differences(chunk: StoredCandles, values: Mapping[str, FloatArray]) -> NDArray[np.bool_]:
+    """Which candles have a value that is not the stored one."""
+    differs = np.zeros(len(chunk.candles), np.bool_)
+    for name, column in values.items():
+        differs |= ~_same(chunk.values[name], column)
+    return differs
+
+
+def _same(stored: FloatArray, computed: FloatArray) -> NDArray[np.bool_]:
+    both = np.abs(stored - computed) <= SAME_RELATIVE * np.maximum(np.abs(stored), np.abs(computed))
+    return np.asarray(both | (np.isnan(stored) & np.isnan(computed)))
+
+
+def _merged(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same work as stretches that neither overlap nor touch; empty ones stay, as they stand for what is behind them."""
+    merged: list[tuple[int, int]] = []
+    for start_ms, end_ms in sorted(stretches):
+        if merged and start_ms <= max(merged[-1]):
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end_ms))
+        else:
+            merged.append((start_ms, end_ms))
+    return merged
+
+
+def _backfill_before(keeping: list[Document], start_ms: int) -> str | None:
+    """An active backfill that is still to store candles before that moment: its end will make all of this stale again."""
+    for document in keeping:
+        if document["kind"] == JobKind.BACKFILL and document["status"] == JobStatus.ACTIVE:
+            cursor_at = document["cursor"]["last_ts"]
+            if to_ms(document["start_at"] if cursor_at is None else cursor_at) < start_ms:
+                return str(document["_id"])
+    return None

@@ -1,0 +1,125 @@
+"""Keep the ledger of completeness of a series: in the transaction that stores a page, what of it the exchange did not have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pymongo.client_session import ClientSession
+
+from shared.domain.coverage import (
+    Asked,
+    Code,
+    Span,
+    group_spans,
+    mark_present,
+    merge_spans,
+    missing_spans,
+    settle,
+)
+from shared.domain.jobs import Job, JobKind
+from shared.domain.timeframes import IntArray
+from shared.stores.candles import CandleStore, Series
+from shared.stores.coverage import CoverageStore
+from shared.stores.series import SeriesStore
+from shared.stores.series_jobs import SeriesJobs
+from shared.usecases.fetch_pages import Page
+from shared.usecases.series_jobs import SeriesHelpers, series_fields
+
+# A live job that follows the market asks for what nobody has asked for before: its pages need no look at the ledger. More
+# intervals at once than that, and it is catching up, perhaps over what another job had asked for.
+FOLLOWING_MAX: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesLedger:
+    """The ledger of any series: which stretches were asked for, and what is missing in them."""
+
+    coverage: CoverageStore
+    asked: SeriesStore
+    series_jobs: SeriesJobs
+
+    def asked_spans(self, series: Series, job: Job, session: ClientSession | None = None) -> list[Span]:
+        """What this job's series was asked for, by all its jobs and by those that are gone; merged."""
+        grid = job.timeframe
+        gone = self.asked.read_asked(series.series_id, session)
+        spans = [(grid.number(start_ms), grid.number(end_ms)) for start_ms, end_ms in gone]
+        keeping = self.series_jobs.list_keeping(series_fields(job), session)
+        spans += [span for other in keeping if (span := Job.from_document(other).asked_span) is not None]
+        return merge_spans(spans)
+
+    def plan_repair(self, series: Series, job: Job, intervals_max: int, end: int) -> list[tuple[int, int]]:
+        """Windows (start_ms, end_ms) with all that is missing before the interval `end`, each of at most so many intervals."""
+        grid = job.timeframe
+        asked = self.asked_spans(series, job)
+        if not asked:
+            return []
+        missing = missing_spans(self.coverage.read(series.series_id, asked[0][0], min(end, asked[-1][1])))
+        windows: list[Span] = []
+        for first, last in asked:
+            # Not across what nobody has asked for: its candles would come along and count as pending.
+            inside = [(max(a, first), min(b, last)) for a, b in missing if a < last and b > first]
+            windows += group_spans(inside, intervals_max)
+        return [(grid.open_at(first), grid.open_at(last)) for first, last in windows]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What a group of pages means for the ledger. `late` are numbers of candles that came after all, before what was asked."""
+
+    asked: Sequence[Asked]
+    late: IntArray
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerKeeper:
+    """The ledger's part in one run."""
+
+    job: Job
+    series: Series
+    ledger: SeriesLedger
+    candles: CandleStore
+    helpers: SeriesHelpers
+
+    def plan(self, pages: Sequence[Page], late_ms: IntArray, begins_ms: int | None) -> Settled:
+        """What the pages have settled. `begins_ms`: the job begins there, as the exchange has nothing older."""
+        grid = self.job.timeframe
+        asked: list[Asked] = []
+        for page in pages:
+            cursor_ms, history_ms = page.advance.cursor_ms, page.fetched.history_start_ms
+            if cursor_ms is None or cursor_ms < page.window.new_ms:
+                continue
+            first, end = grid.number(page.window.new_ms), grid.number(cursor_ms) + 1
+            if begins_ms is not None:
+                first = min(max(first, grid.number(grid.ceil(begins_ms))), end)
+            numbers = grid.numbers(page.fetched.candles.open_ms)
+            begins = None if history_ms is None else grid.number(grid.ceil(history_ms))
+            asked.append(Asked(first, end, numbers[(numbers >= first) & (numbers < end)], begins))
+        return Settled(asked, grid.numbers(late_ms))
+
+    def write(self, settled: Settled, session: ClientSession) -> None:
+        """Write it down, inside the pages' transaction. Nothing is read or written where a following page is whole."""
+        grid, coverage, series_id = self.job.timeframe, self.ledger.coverage, self.series.series_id
+        is_repair = self.job.kind is JobKind.REPAIR
+        newly_missing: list[Span] = []
+        for asked in settled.asked:
+            is_following = self.job.kind is JobKind.LIVE and asked.end - asked.first <= FOLLOWING_MAX
+            if asked.first >= asked.end or (asked.is_whole and is_following):
+                continue
+            known = coverage.read(series_id, asked.first, asked.end, session)
+            if asked.is_whole and not known:
+                continue
+            bounds_ms = (grid.open_at(asked.first), grid.open_at(asked.end))
+            stored = asked.present if asked.is_whole else self._stored(bounds_ms, session)
+            changed = settle(asked, known, stored, is_repair=is_repair)
+            coverage.write(series_id, changed, session)
+            if any(bool((codes >= Code.MISSING).any()) for codes in changed.values()):
+                newly_missing.append((asked.first, asked.end))
+        if len(settled.late):
+            known = coverage.read(series_id, int(settled.late[0]), int(settled.late[-1]) + 1, session)
+            coverage.write(series_id, mark_present(settled.late, known), session)
+        if newly_missing and not is_repair:
+            start_ms, end_ms = grid.open_at(newly_missing[0][0]), grid.open_at(newly_missing[-1][1])
+            self.helpers.want_repair(self.job, start_ms, end_ms, session)
+
+    def _stored(self, bounds_ms: tuple[int, int], session: ClientSession) -> IntArray:
+        return self.job.timeframe.numbers(self.candles.read_open_times(self.series, *bounds_ms, session))

@@ -1,0 +1,81 @@
+"""What is known of every interval of a job's series: stored, no trades, pending, missing, or beyond the exchange's history."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from shared.domain.coverage import IntervalState, Run, count_states, plan_runs
+from shared.domain.jobs import Job
+from shared.domain.timeframes import Timeframe
+from shared.errors import InvalidRequest
+from shared.exchanges.spec import ExchangeSpec
+from shared.stores.candles import Series
+from shared.stores.database import Database
+from shared.stores.jobs import JobStore
+from shared.usecases.keep_ledger import SeriesLedger
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """[start_ms, end_ms) of a series. `counts` are of all of it; `runs` (in numbers of intervals) may be fewer than there are.
+
+    `next_start_ms`: where the runs that are not shown begin, None: all are.
+    """
+
+    job_id: str
+    timeframe: Timeframe
+    start_ms: int
+    end_ms: int
+    counts: Mapping[IntervalState, int]
+    runs: Sequence[Run]
+    next_start_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class CoverageReader:
+    """Reads by job."""
+
+    database: Database
+    jobs: JobStore
+    ledger: SeriesLedger
+    spec_of: Callable[[str], ExchangeSpec]
+
+    def read(
+        self, job_id: str, start_ms: int | None, end_ms: int | None, states: frozenset[IntervalState], runs_max: int
+    ) -> Coverage:
+        """Intervals that open in [start, end): by default from the job's start to the last closed one, or to its end.
+
+        `runs` are those in one of `states` (empty: in any), at most `runs_max`.
+
+        Raises:
+            NotFound: no such job.
+            InvalidRequest: the start is not before the end.
+        """
+        job = Job.from_document(self.jobs.get(job_id))
+        if start_ms is not None and end_ms is not None and start_ms >= end_ms:
+            raise InvalidRequest.for_field("start", "has to be before end")
+        grid, now_ms = job.timeframe, self.database.server_now_ms()
+        closed_ms = grid.closed_end(now_ms)
+        last_ms = closed_ms if job.end_ms is None else min(closed_ms, grid.ceil(job.end_ms))
+        first_ms = grid.ceil(job.start_ms if start_ms is None else start_ms)
+        last_ms = max(first_ms, last_ms if end_ms is None else min(closed_ms, grid.ceil(end_ms)))
+        wanted = (grid.number(first_ms), grid.number(last_ms))
+        series = Series(job.exchange, job.symbol, grid.name)
+        runs = plan_runs(
+            wanted,
+            self.ledger.asked_spans(series, job),
+            self.ledger.coverage.read(series.series_id, *wanted),
+            self._begins(job, now_ms),
+        )
+        shown = [run for run in runs if not states or run.state in states]
+        rest = shown[runs_max:]
+        return Coverage(
+            job_id, grid, first_ms, last_ms, count_states(runs), shown[:runs_max], grid.open_at(rest[0].first) if rest else None
+        )
+
+    def _begins(self, job: Job, now_ms: int) -> int:
+        """The first interval that can be had: what the exchange keeps, or where the market began."""
+        grid = job.timeframe
+        kept = self.spec_of(job.exchange).history_of(grid.name)
+        wall = 0 if kept is None else grid.number(grid.floor(now_ms)) - kept
+        begins = 0 if job.begins_ms is None else grid.number(grid.ceil(job.begins_ms))
+        return max(wall, begins)

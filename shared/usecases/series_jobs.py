@@ -1,0 +1,71 @@
+"""The jobs that a series makes for itself: one asks again for what is missing, one computes again what has become stale."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from pymongo.client_session import ClientSession
+
+from shared.domain.jobs import PRIORITIES, Job, JobKind, JobStatus, job_id_of, to_datetime
+from shared.stores.database import Document
+from shared.stores.series_jobs import SeriesJobs
+
+# What is missing is asked for again after this long: an exchange that is behind needs minutes, not seconds.
+REPAIR_APART_MS: Final = 600_000
+# Changes come in groups (the pages of a repair): what depends on them is computed again once.
+ENRICH_DELAY_MS: Final = 2_000
+
+
+def series_fields(job: Job) -> Document:
+    """What names a job's series among all jobs."""
+    return {"exchange": job.exchange, "symbol": job.symbol, "timeframe": job.timeframe.name}
+
+
+def helper_id(job: Job, kind: JobKind) -> str:
+    """Id of the repair or enrich job of the series that a job keeps: `binance:BTC-USDT:1m:repair`."""
+    return f"{job_id_of(job.connector_id, job.symbol, job.timeframe.name)}:{kind.value}"
+
+
+def helper_document(job: Job, kind: JobKind, start_ms: int, end_ms: int) -> Document:
+    """The repair or enrich job of the series that `job` keeps, because of a stretch of it; its other times are the store's."""
+    return {
+        "_id": helper_id(job, kind),
+        "connector_id": job.connector_id,
+        **series_fields(job),
+        "kind": kind.value,
+        "status": JobStatus.ACTIVE.value,
+        "priority": PRIORITIES[kind],
+        "start_at": to_datetime(start_ms),
+        "end_at": to_datetime(end_ms),
+        "history_start_at": None,
+        "run_requested": False,
+        "cursor": {"last_ts": None},
+        "lock": {"fence": 0},
+        "abandoned": [],
+        "attempt": 0,
+        "last_error": None,
+        "indicators": [],
+        "overlap": 0,
+        "totals": {},
+        "revision": 1,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesHelpers:
+    """Wakes them, in the transaction that makes them needed."""
+
+    series_jobs: SeriesJobs
+
+    def want_repair(self, job: Job, start_ms: int, end_ms: int, session: ClientSession) -> None:
+        """Intervals of [start_ms, end_ms) are missing."""
+        self.series_jobs.wake(helper_document(job, JobKind.REPAIR, start_ms, end_ms), REPAIR_APART_MS, session)
+
+    def want_enriching(self, job: Job, start_ms: int, end_ms: int | None, session: ClientSession) -> None:
+        """Candles of [start_ms, end_ms) have changed (None: to the end): what depends on them is stale from there on.
+
+        An empty stretch means that something before it has changed, which the values in it were computed without.
+        """
+        document = helper_document(job, JobKind.ENRICH, start_ms, start_ms if end_ms is None else end_ms)
+        self.series_jobs.wake(document, ENRICH_DELAY_MS, session)
+        self.series_jobs.add_stale(document["_id"], start_ms, end_ms, session)
+        self.series_jobs.next_epoch(series_fields(job), start_ms, job.job_id, session)

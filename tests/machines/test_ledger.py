@@ -1,0 +1,230 @@
+"""The ledger of completeness on a real mongod: what an exchange hides, gives later, never has, or has no more."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import pytest
+
+from local_emulator.simulator.process import SimulatorProcess, start_simulator
+from local_emulator.simulator.truth import true_candles
+from shared.domain.coverage import TRIES_MAX, IntervalState
+from shared.domain.indicators import DEFAULT_INDICATORS
+from shared.domain.jobs import to_ms
+from shared.domain.timeframes import MINUTE_MS
+from shared.usecases.read_coverage import Coverage
+from shared.usecases.series_jobs import REPAIR_APART_MS
+from shared.wiring import Platform
+from tests.factories import add_connector, add_job, run_once, run_until_caught_up, stored_documents
+from tests.replay import assert_series_equals
+
+SEED: Final = 23
+NOW_MS: Final = 1_760_000_042_000
+CLOSED_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
+WIDE: Final = [(100_000, 60_000)]
+SYMBOL: Final = "BTC/USDT"
+
+
+@pytest.fixture(scope="module")
+def shared_simulator() -> Iterator[SimulatorProcess]:
+    with start_simulator(freeze_at_ms=NOW_MS, seed=SEED) as running:
+        yield running
+
+
+@pytest.fixture
+def simulator(shared_simulator: SimulatorProcess, platform: Platform) -> SimulatorProcess:
+    """Frozen at NOW_MS, without faults; `binance` and `coinbase` point at it."""
+    shared_simulator.set_faults()
+    shared_simulator.clock(now_ms=NOW_MS)
+    for exchange in ("binance", "coinbase"):
+        shared_simulator.configure(exchange, WIDE)
+        add_connector(platform, exchange, base_url=shared_simulator.base_url(exchange), windows=WIDE)
+    return shared_simulator
+
+
+def back(intervals: int) -> int:
+    return CLOSED_MS - intervals * MINUTE_MS
+
+
+def hide(simulator: SimulatorProcess, start_ms: int, end_ms: int, share: float = 1.0, exchange: str = "binance") -> None:
+    simulator.set_faults({"exchange": exchange, "kind": "hide", "from_ms": start_ms, "to_ms": end_ms, "share": share})
+
+
+def coverage(platform: Platform, job_id: str, end_ms: int = CLOSED_MS) -> Coverage:
+    return platform.coverage_reader.read(job_id, None, end_ms, frozenset(), 100_000)
+
+
+def counts(platform: Platform, job_id: str, end_ms: int = CLOSED_MS) -> dict[str, int]:
+    """Those that are not 0."""
+    return {state.value: count for state, count in coverage(platform, job_id, end_ms).counts.items() if count}
+
+
+def spans(platform: Platform, job_id: str, state: IntervalState) -> list[tuple[int, int]]:
+    found = coverage(platform, job_id)
+    grid = found.timeframe
+    return [(grid.open_at(run.first), grid.open_at(run.end)) for run in found.runs if run.state is state]
+
+
+def stored(platform: Platform, exchange: str = "binance", symbol: str = SYMBOL) -> list[dict[str, Any]]:
+    return stored_documents(platform, exchange, symbol, "1m")
+
+
+def enrich(platform: Platform, job_id: str) -> None:
+    """Run the series' enrich job until it is done."""
+    assert run_until_caught_up(platform, f"{job_id}:enrich") < 50
+    assert platform.jobs.get(f"{job_id}:enrich")["status"] == "done"
+
+
+def repair_until_done(platform: Platform, job_id: str) -> None:
+    """Pass after pass, whatever the time between them."""
+    for _ in range(TRIES_MAX + 2):
+        if run_once(platform, f"{job_id}:repair").outcome.value == "done":
+            return
+    raise AssertionError("something is still missing")
+
+
+def assert_truth(platform: Platform, start_ms: int, exchange: str = "binance", symbol: str = SYMBOL) -> None:
+    expected = true_candles(SEED, exchange, symbol, "1m", start_ms, CLOSED_MS)
+    assert_series_equals(stored(platform, exchange, symbol), expected, DEFAULT_INDICATORS)
+
+
+def test_a_whole_series_is_stored_and_costs_the_ledger_nothing(platform: Platform, simulator: SimulatorProcess) -> None:
+    job_id = add_job(platform, start_ms=back(3_000))
+    run_until_caught_up(platform, job_id)
+    assert counts(platform, job_id) == {"stored": 3_000}
+    assert counts(platform, job_id, CLOSED_MS + 5 * MINUTE_MS) == {"stored": 3_000, "pending": 5}
+    assert platform.database.collection("coverage").count_documents({}) == 0
+    assert platform.jobs.count({}) == 1
+
+
+def test_candles_that_are_given_later_are_found_and_everything_is_as_one_pass(
+    platform: Platform, simulator: SimulatorProcess
+) -> None:
+    """Holes inside pages and a whole page's worth of them; indicators behind them are right in the end, OBV to the last."""
+    hole = (back(2_000), back(1_100))
+    hide(simulator, *hole)
+    job_id = add_job(platform, start_ms=back(4_000))
+    run_until_caught_up(platform, job_id)
+    assert counts(platform, job_id) == {"stored": 3_100, "missing": 900}
+    assert spans(platform, job_id, IntervalState.MISSING) == [hole]
+    repair = platform.jobs.get(f"{job_id}:repair")
+    assert (repair["kind"], repair["status"], repair["priority"]) == ("repair", "active", 1)
+    assert REPAIR_APART_MS - 30_000 < to_ms(repair["next_run_at"]) - platform.database.server_now_ms() <= REPAIR_APART_MS
+    simulator.set_faults()
+    assert run_once(platform, f"{job_id}:repair").candles == 900
+    assert counts(platform, job_id) == {"stored": 4_000}
+    enrich(platform, job_id)
+    assert_truth(platform, back(4_000))
+    # Nothing is missing any more: its next look ends it.
+    assert run_once(platform, f"{job_id}:repair").outcome.value == "done"
+    assert platform.database.collection("coverage").count_documents({}) == 0
+    # The live job goes on from values that are right now.
+    simulator.clock(advance_ms=3 * MINUTE_MS)
+    run_until_caught_up(platform, job_id)
+    expected = true_candles(SEED, "binance", SYMBOL, "1m", back(4_000), CLOSED_MS + 3 * MINUTE_MS)
+    assert_series_equals(stored(platform), expected, DEFAULT_INDICATORS)
+
+
+def test_what_is_never_there_has_had_no_trades_after_three_tries(platform: Platform, simulator: SimulatorProcess) -> None:
+    hide(simulator, back(1_500), back(500), share=0.3)
+    job_id = add_job(platform, start_ms=back(2_000))
+    run_until_caught_up(platform, job_id)
+    missing = counts(platform, job_id)["missing"]
+    assert 200 < missing < 400
+    before_ms = platform.database.server_now_ms()
+    for number in range(1, TRIES_MAX):
+        assert run_once(platform, f"{job_id}:repair").outcome.value == "caught_up"
+        state = "missing" if number < TRIES_MAX - 1 else "no_trades"
+        assert counts(platform, job_id) == {"stored": 2_000 - missing, state: missing}
+        # The tries are some time apart.
+        assert to_ms(platform.jobs.get(f"{job_id}:repair")["next_run_at"]) >= before_ms + REPAIR_APART_MS
+    result = run_once(platform, f"{job_id}:repair")
+    assert (result.outcome.value, result.requests) == ("done", 0)
+    assert len(stored(platform)) == 2_000 - missing
+    # A later page that has a hole wakes the repair job again; what is known stays known.
+    simulator.set_faults(
+        {"exchange": "binance", "kind": "hide", "from_ms": back(1_500), "to_ms": back(500), "share": 0.3},
+        {"exchange": "binance", "kind": "hide", "from_ms": CLOSED_MS, "to_ms": CLOSED_MS + MINUTE_MS},
+    )
+    simulator.clock(advance_ms=3 * MINUTE_MS)
+    run_until_caught_up(platform, job_id)
+    assert platform.jobs.get(f"{job_id}:repair")["status"] == "active"
+    expected = {"stored": 2_002 - missing, "no_trades": missing, "missing": 1}
+    assert counts(platform, job_id, CLOSED_MS + 3 * MINUTE_MS) == expected
+
+
+def test_a_market_without_trades_is_told_from_missing_candles(platform: Platform, simulator: SimulatorProcess) -> None:
+    """An exchange that leaves out intervals without trades: in the end the ledger says of each what it is."""
+    symbol = "ZEC/USDT"
+    truth = true_candles(SEED, "coinbase", symbol, "1m", back(1_500), CLOSED_MS)
+    assert len(truth) < 1_400
+    hide(simulator, back(900), back(800), exchange="coinbase")
+    job_id = add_job(platform, symbol, connector_id="coinbase", start_ms=back(1_500))
+    run_until_caught_up(platform, job_id)
+    run_once(platform, f"{job_id}:repair")
+    simulator.set_faults()
+    repair_until_done(platform, job_id)
+    asked_end_ms = to_ms(platform.jobs.get(job_id)["cursor"]["last_ts"]) + MINUTE_MS
+    found = counts(platform, job_id, asked_end_ms)
+    there = len(truth.between(0, asked_end_ms))
+    assert found == {"stored": there, "no_trades": (asked_end_ms - back(1_500)) // MINUTE_MS - there}
+    enrich(platform, job_id)
+    expected = true_candles(SEED, "coinbase", symbol, "1m", back(1_500), CLOSED_MS)
+    assert_series_equals(stored(platform, "coinbase", symbol), expected, DEFAULT_INDICATORS)
+
+
+def test_a_candle_that_comes_within_the_overlap_fills_its_hole(platform: Platform, simulator: SimulatorProcess) -> None:
+    hide(simulator, back(2), back(1))
+    job_id = add_job(platform, start_ms=back(600))
+    run_until_caught_up(platform, job_id)
+    assert counts(platform, job_id) == {"stored": 599, "missing": 1}
+    simulator.set_faults()
+    simulator.clock(advance_ms=MINUTE_MS)
+    run_until_caught_up(platform, job_id)
+    assert counts(platform, job_id, CLOSED_MS + MINUTE_MS) == {"stored": 601}
+    expected = true_candles(SEED, "binance", SYMBOL, "1m", back(600), CLOSED_MS + MINUTE_MS)
+    assert_series_equals(stored(platform), expected, DEFAULT_INDICATORS)
+
+
+def test_a_backfill_before_a_live_job_leaves_every_value_as_one_pass(platform: Platform, simulator: SimulatorProcess) -> None:
+    job_id = add_job(platform, start_ms=back(1_200))
+    run_until_caught_up(platform, job_id)
+    assert counts(platform, job_id) == {"stored": 1_200}
+    backfill_id = add_job(platform, start_ms=back(3_500), end_ms=back(1_200))
+    assert counts(platform, backfill_id, back(1_200)) == {"pending": 2_300}
+    run_until_caught_up(platform, backfill_id)
+    assert counts(platform, backfill_id, back(1_200)) == {"stored": 2_300}
+    assert counts(platform, backfill_id, back(1_000)) == {"stored": 2_500}
+    enrich(platform, job_id)
+    assert_truth(platform, back(3_500))
+
+
+def test_values_wait_for_a_backfill_that_is_on_its_way(platform: Platform, simulator: SimulatorProcess) -> None:
+    """Else everything behind would be computed again for each of its pages."""
+    job_id = add_job(platform, start_ms=back(1_200))
+    run_until_caught_up(platform, job_id)
+    backfill_id = add_job(platform, start_ms=back(3_500), end_ms=back(1_200))
+    two_pages = platform.runner.run_limits
+    object.__setattr__(platform.runner, "run_limits", type(two_pages)(two_pages.lease_ms, 1, two_pages.wait_ms_max, 8))
+    assert run_once(platform, backfill_id).outcome.value == "more"
+    assert run_once(platform, f"{job_id}:enrich").outcome.value == "caught_up"
+    assert platform.jobs.get(f"{job_id}:enrich")["stale"] != []
+    run_until_caught_up(platform, backfill_id)
+    enrich(platform, job_id)
+    assert_truth(platform, back(3_500))
+
+
+def test_history_that_the_exchange_no_longer_has_is_said_to_be_beyond(platform: Platform, simulator: SimulatorProcess) -> None:
+    simulator.configure("kraken", WIDE)
+    add_connector(platform, "kraken", base_url=simulator.base_url("kraken"), windows=WIDE)
+    job_id = add_job(platform, "BTC/USD", connector_id="kraken", start_ms=back(1_000))
+    run_until_caught_up(platform, job_id)
+    there = len(stored(platform, "kraken", "BTC/USD"))
+    assert there < 1_000
+    assert counts(platform, job_id) == {"beyond_history": 1_000 - there, "stored": there}
+    # Away for longer than it keeps candles: what is lost in between is beyond too.
+    simulator.clock(advance_ms=1_000 * MINUTE_MS)
+    run_until_caught_up(platform, job_id)
+    end_ms = CLOSED_MS + 1_000 * MINUTE_MS
+    found = counts(platform, job_id, end_ms)
+    assert found["stored"] == len(stored(platform, "kraken", "BTC/USD"))
+    assert found["stored"] + found["beyond_history"] + found.get("pending", 0) == 2_000
