@@ -1,4 +1,4 @@
-"""Candles put together to a higher timeframe: as a plain loop does it, however they are cut, and as the exchange itself does."""
+"""Candles put together to a higher timeframe: as a plain loop does it, however they are cut, as the exchange does it."""
 
 from collections.abc import Sequence
 from itertools import groupby, pairwise
@@ -100,7 +100,7 @@ def test_only_whole_multiples_are_put_together() -> None:
             Resampler(TIMEFRAMES[source], TIMEFRAMES[target])
     assert {target.name for source, target in PAIRS if source.name == "1m"} == TIMEFRAMES.keys() - {"1m"}
     assert TIMEFRAMES["1d"].is_made_of(TIMEFRAMES["3h"])
-    assert HOUR_MS == TIMEFRAMES["1h"].step_ms
+    assert TIMEFRAMES["1h"].step_ms == HOUR_MS
 
 
 @needs_recordings
