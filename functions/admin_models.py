@@ -70,7 +70,10 @@ def _moment_ms(value: object) -> int:
 
 def _split_names(value: object) -> object:
     """Names separated by commas."""
-    return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+    names = tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+    if not names:
+        raise ValueError("names no field; leave it away for all")
+    return names
 
 
 def _bounded_numbers(value: object) -> object:
@@ -87,7 +90,7 @@ Moment = Annotated[int, BeforeValidator(_moment_ms)]
 Text = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS_MAX)]
 Indicator = Annotated[dict[str, Any], BeforeValidator(_bounded_numbers)]
 Indicators = Annotated[list[Indicator], Field(max_length=INDICATORS_MAX)]
-FieldNames = Annotated[tuple[str, ...], BeforeValidator(_split_names), Field(min_length=1, max_length=FIELDS_MAX)]
+FieldNames = Annotated[tuple[str, ...], BeforeValidator(_split_names), Field(max_length=FIELDS_MAX)]
 CandleFormat = Literal["json", "csv", "ndjson", "arrow", "parquet"]
 Overlap = Annotated[int, Field(ge=0, le=OVERLAP_MAX)]
 # Claims look for these priorities and no others.
