@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, islice
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -80,7 +81,10 @@ def _export(call: Call) -> Response:
     reader = call.platform.candle_reader
     asked = reader.plan(call.target_id, query.to_request())
     headers = {"Content-Disposition": f'attachment; filename="{_file_name(asked, form)}"', "Vary": "Accept"}
-    chunks = form.encode(reader.iterate(asked), asked, query.times == "ms")
+    batches = reader.iterate(asked)
+    # Read before the answer begins: a form may have a head that needs no candles, and would hide that there are none to be had.
+    first = list(islice(batches, 1))
+    chunks = form.encode(chain(first, batches), asked, query.times == "ms")
     return respond_stream(call.request, chunks, form.media_type + form.parameters, headers)
 
 

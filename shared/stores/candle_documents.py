@@ -74,13 +74,15 @@ def decode_columns(raw: bytes, prices: Sequence[str], fields: Sequence[str]) -> 
     starts, sizes = _bounds(raw)
     opens = np.empty(len(starts), np.int64)
     columns = list(np.full((len(paths), len(starts)), np.nan))
-    left = np.arange(len(starts))
+    left, odd = np.arange(len(starts)), []
     for _ in range(LAYOUTS_MAX):
         if not len(left):
             break
         layout = _layout_of(raw[starts[left[0]] : starts[left[0]] + sizes[left[0]]])
         if layout is None or not layout.keys() >= {TIME_FIELD, *prices}:
-            break
+            odd.append(int(left[0]))
+            left = left[1:]
+            continue
         alike, pages = _alike(buffer, starts, sizes, left, layout)
         rows: slice | IntArray = slice(None) if len(alike) == len(starts) else alike
         opens[rows] = _values_at(pages, layout[TIME_FIELD], "<i8")
@@ -88,7 +90,7 @@ def decode_columns(raw: bytes, prices: Sequence[str], fields: Sequence[str]) -> 
             if path in layout:
                 column[rows] = _values_at(pages, layout[path], "<f8")
         left = left[:0] if len(alike) == len(left) else np.setdiff1d(left, alike, assume_unique=True)
-    for row in left.tolist():
+    for row in (*odd, *left.tolist()):
         _decode_one(bson.decode(raw[starts[row] : starts[row] + sizes[row]], _AWARE), row, opens, columns, prices, fields)
     if len(opens) > 1 and opens[0] > opens[-1]:
         opens, columns = opens[::-1], [column[::-1] for column in columns]

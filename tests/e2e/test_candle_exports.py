@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,6 @@ from shared.stores.candles import Series
 from tests.e2e.admin_api import AdminApi, fields_of
 from tests.factories import add_candles, add_connector, add_job, make_candles, make_platform
 from tests.serving import ServedAdmin, serve_admin
-from tests.upload import REPOSITORY
 from tests.waiting import wait_until
 
 START_MS = 1_704_067_200_000
@@ -195,14 +193,6 @@ def test_without_pyarrow_the_answer_says_what_to_install(filled: AdminApi, monke
     assert filled.call("GET", f"{PATH}/export").status_code == 200
 
 
-def test_nothing_is_loaded_for_forms_that_are_not_asked_for() -> None:
-    script = (
-        "import sys, functions.admin, shared.wiring; print([name for name in ('pyarrow', 'pandas') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=REPOSITORY)
-    assert done.stdout.strip() == "[]"
-
-
 LONG = 50_000
 
 
@@ -253,6 +243,18 @@ def test_a_stream_that_breaks_off_is_not_taken_for_a_whole_one(
     finally:
         mongo_client.admin.command("configureFailPoint", "failCommand", mode="off")
     assert len(served.get(f"{PATH}/export?format={form}").content) > LONG
+
+
+@pytest.mark.parametrize("form", MEDIA_TYPES)
+def test_what_fails_at_once_is_a_problem(served: ServedAdmin, mongo_client: MongoClient[dict[str, Any]], form: str) -> None:
+    fail = {"failCommands": ["find"], "errorCode": 50, "namespace": f"test_candle_exports.{SERIES.collection_name}"}
+    mongo_client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=fail)
+    try:
+        response = served.get(f"{PATH}/export?format={form}")
+    finally:
+        mongo_client.admin.command("configureFailPoint", "failCommand", mode="off")
+    assert (response.status_code, response.json()["type"]) == (503, "urn:chandler:problem:storage_unavailable")
+    assert response.headers["Content-Type"] == "application/problem+json"
 
 
 def test_a_short_trouble_of_the_database_is_not_seen(served: ServedAdmin, mongo_client: MongoClient[dict[str, Any]]) -> None:
