@@ -17,8 +17,11 @@ StorageUnavailable and ConfigurationError (the URI).
 """
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
@@ -31,7 +34,7 @@ from shared.domain.jobs import to_ms
 from shared.domain.timeframes import TIMEFRAMES
 from shared.errors import InvalidRequest, NotFound, NotInstalled
 from shared.settings import load_settings
-from shared.stores.candles import CandleStore, Series
+from shared.stores.candles import ONE_REPLY_MAX, CandleStore, Series
 from shared.stores.database import Database, storage_errors
 from shared.usecases.read_candles import LATEST_MS, RESAMPLED_FIELDS, SeriesRange, iterate_series
 
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 
 Moment: TypeAlias = datetime | str | int | None
 
+# What it takes is mostly the server's work, which it does on a core for each connection.
+READERS: Final = 4
 CANDLES_DATABASE: Final = "chandler"
 # Of the series that there are so many are named to who asks for one that is not.
 SERIES_SHOWN_MAX: Final = 20
@@ -153,7 +158,9 @@ def _fields_of(names: Sequence[str] | None, *, is_resampled: bool) -> tuple[Cand
 
 def _parts_of(store: CandleStore, asked: SeriesRange) -> list[CandleColumns]:
     """Everything that there is. Raises NotFound and InvalidRequest where that is nothing because of a wrong name."""
-    parts = list(iterate_series(store, asked))
+    with ThreadPoolExecutor(READERS) as threads:
+        stretches = threads.map(lambda stretch: list(iterate_series(store, stretch)), _stretches_of(store, asked))
+        parts = [part for stretch in stretches for part in stretch]
     if not parts and not store.has_any(asked.series, 0, LATEST_MS):
         there = store.list_series(asked.series, SERIES_SHOWN_MAX)
         known = f"; there are {', '.join(there)}" if there else ""
@@ -165,6 +172,17 @@ def _parts_of(store: CandleStore, asked: SeriesRange) -> list[CandleColumns]:
                 "fields", f"no candle of the range has {field.name}; the newest has {', '.join(there)}"
             )
     return parts
+
+
+def _stretches_of(store: CandleStore, asked: SeriesRange) -> list[SeriesRange]:
+    """The range cut by time, in order, for the server to work at several of them at once; what is put together stays whole."""
+    bounds = store.find_bounds(asked.series, asked.start_ms, asked.end_ms) if asked.target is None else None
+    grid = TIMEFRAMES[asked.series.timeframe]
+    if bounds is None or grid.count(bounds[0], bounds[1]) < READERS * ONE_REPLY_MAX:
+        return [asked]
+    first_ms, last_ms = bounds
+    cuts = [first_ms + (last_ms - first_ms) * number // READERS for number in range(1, READERS)]
+    return [replace(asked, start_ms=start, end_ms=end) for start, end in pairwise([asked.start_ms, *cuts, asked.end_ms])]
 
 
 def _moment_ms(name: str, value: Moment, default_ms: int) -> int:

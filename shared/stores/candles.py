@@ -17,7 +17,7 @@ from pymongo.errors import BulkWriteError, CollectionInvalid, ConnectionFailure
 
 from shared.domain.candle_columns import CandleColumns, CandleField
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
-from shared.domain.jobs import symbol_slug, to_datetime
+from shared.domain.jobs import symbol_slug, to_datetime, to_ms
 from shared.stores.candle_documents import INDICATORS_FIELD, decode_candles, decode_columns, encode_candles
 from shared.stores.database import Database, Document
 from shared.stores.raw_batches import first_batch
@@ -136,6 +136,16 @@ class CandleStore:
             if len(open_ms) < rows_max and len(raw) < UNCUT_REPLY_BYTES:
                 return
             start_ms = int(open_ms[-1]) + 1
+
+    def find_bounds(self, series: Series, start_ms: int, end_ms: int) -> tuple[int, int] | None:
+        """Open times of the first and the last candle in the range; None without candles."""
+        collection = self._collection(series)
+        ends = [
+            collection.find_one(_between(start_ms, end_ms), {"_id": 1}, sort=[("_id", order)])
+            for order in (ASCENDING, DESCENDING)
+        ]
+        first, last = (None if end is None else to_ms(end["_id"]) for end in ends)
+        return None if first is None or last is None else (first, last)
 
     def has_any(self, series: Series, start_ms: int, end_ms: int) -> bool:
         """Whether a candle opens in the range."""

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from shared import load_series
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch
 from shared.domain.timeframes import MINUTE_MS
 from shared.errors import ConfigurationError, InvalidRequest, NotFound
@@ -93,6 +94,19 @@ def test_a_higher_timeframe_is_put_together(load: Load, candles: CandleBatch) ->
     assert load(load_arrow, resample_to="1d", fields=["close"]).schema.metadata[b"timeframe"] == b"1d"
     # Of an hour in the past the last minute may be missing; that there are later ones says that it is over.
     assert len(load(load_numpy, "2024-01-01", "2024-01-01T00:30", resample_to="1h")["open_at"]) == 1
+
+
+@pytest.mark.parametrize("rows_max", [1, 700, 6_000])
+def test_several_readers_give_what_one_gives(
+    load: Load, candles: CandleBatch, monkeypatch: pytest.MonkeyPatch, rows_max: int
+) -> None:
+    fields = ["close", "ema_20", "rsi_14"]
+    ranges = [(None, None), (START_MS + 1, START_MS + 20_000 * MINUTE_MS), (START_MS - MINUTE_MS, START_MS + 40 * MINUTE_MS)]
+    one = [load(load_arrow, *bounds, fields=fields) for bounds in ranges]
+    # A range is cut where each reader has more than one reply to read.
+    monkeypatch.setattr(load_series, "ONE_REPLY_MAX", rows_max)
+    for bounds, expected in zip(ranges, one, strict=True):
+        assert load(load_arrow, *bounds, fields=fields).equals(expected)
 
 
 def test_an_empty_range_has_its_columns(load: Load, candles: CandleBatch) -> None:
