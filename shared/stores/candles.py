@@ -116,7 +116,7 @@ class CandleStore:
         """The same range in batches of at most `rows_max` candles (and 16 MiB), none of them empty, ascending.
 
         Each batch is a search of its own from where the one before ended: whoever takes them may be as slow as they like, since
-        no cursor waits at the server, and what is read outlives a failover in between.
+        no cursor waits at the server, and a connection lost in between is tried again as the driver does.
         """
         prices = [field.name for field in fields if not field.is_indicator]
         indicators = [field.name for field in fields if field.is_indicator]
