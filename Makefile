@@ -10,7 +10,7 @@ run: setup
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt requirements-emulator.txt requirements-dev.txt
+$(VENV)/.installed: requirements.txt requirements-emulator.txt requirements-export.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Chandler needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt

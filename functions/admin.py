@@ -6,7 +6,7 @@ from bson import ObjectId
 from bson.errors import InvalidId
 from flask import Request, Response
 
-from functions import admin_connectors, admin_jobs
+from functions import admin_candles, admin_connectors, admin_jobs
 from functions.admin_call import Call, Route, find_route, respond_page
 from functions.admin_models import AlertsQuery, AuditQuery, NoQuery, bad_cursor, parse_query, read_cursor
 from functions.admin_views import document_view, to_json
@@ -61,4 +61,5 @@ ROUTES: Final = (
     Route("POST", "/v1/alerts/{id}/resolve", Role.OPERATOR, _resolve_alert),
     *admin_connectors.ROUTES,
     *admin_jobs.ROUTES,
+    *admin_candles.ROUTES,
 )

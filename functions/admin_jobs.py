@@ -1,4 +1,4 @@
-"""Admin paths of jobs, their runs and their candles."""
+"""Admin paths of jobs and their runs."""
 
 from typing import Final
 
@@ -6,7 +6,6 @@ from flask import Response
 
 from functions.admin_call import Call, Route, respond_page, respond_resource
 from functions.admin_models import (
-    CandlesQuery,
     CoverageQuery,
     DeleteJobQuery,
     JobCreate,
@@ -20,7 +19,7 @@ from functions.admin_models import (
     parse_revision,
     read_cursor,
 )
-from functions.admin_views import candle_view, coverage_view, document_view, job_view, ms_view
+from functions.admin_views import coverage_view, document_view, job_view
 from functions.gateway import respond
 from shared.domain.jobs import to_datetime, to_ms
 from shared.stores.database import Document
@@ -91,13 +90,6 @@ def _runs(call: Call) -> Response:
     return respond_page([document_view(document) for document in found], query.limit, last)
 
 
-def _candles(call: Call) -> Response:
-    query = parse_query(call.request, CandlesQuery)
-    page = call.platform.candle_reader.read(call.target_id, query.start, query.end, query.limit)
-    next_start = {} if page.next_start_ms is None else {"next_start": ms_view(page.next_start_ms)}
-    return respond({"items": [candle_view(document) for document in page.documents], **next_start})
-
-
 def _coverage(call: Call) -> Response:
     query = parse_query(call.request, CoverageQuery)
     read = call.platform.coverage_reader.read
@@ -114,6 +106,5 @@ ROUTES: Final = (
     Route("POST", "/v1/jobs/{id}/pause", Role.OPERATOR, _pause),
     Route("POST", "/v1/jobs/{id}/resume", Role.OPERATOR, _resume),
     Route("GET", "/v1/jobs/{id}/runs", Role.VIEWER, _runs),
-    Route("GET", "/v1/jobs/{id}/candles", Role.VIEWER, _candles),
     Route("GET", "/v1/jobs/{id}/coverage", Role.VIEWER, _coverage),
 )

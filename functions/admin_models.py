@@ -18,11 +18,14 @@ from shared.domain.indicators import INDICATORS_MAX
 from shared.domain.jobs import PRIORITIES, JobKind, JobStatus, to_ms
 from shared.errors import InvalidRequest
 from shared.usecases.manage_jobs import JobChanges, NewJob
+from shared.usecases.read_candles import CandleRequest
 
 PAGE_DEFAULT: Final = 100
 PAGE_MAX: Final = 500
 CANDLES_DEFAULT: Final = 1_000
 CANDLES_MAX: Final = 5_000
+# More than a job has: fifty indicators of up to three values, and the prices.
+FIELDS_MAX: Final = 200
 OVERLAP_DEFAULT: Final = 2
 # Of several errors so many stand in the summary; all of them are in the list.
 SHOWN_MAX: Final = 3
@@ -66,6 +69,14 @@ def _moment_ms(value: object) -> int:
     return value
 
 
+def _split_names(value: object) -> object:
+    """Names separated by commas."""
+    names = tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+    if not names:
+        raise ValueError("names no field; leave it away for all")
+    return names
+
+
 def _bounded_numbers(value: object) -> object:
     """Refuse whole numbers that no float can hold, wherever they are; what an indicator makes of the others it says itself."""
     inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
@@ -85,6 +96,8 @@ Moment = Annotated[int, BeforeValidator(_moment_ms)]
 Text = Annotated[str, Field(min_length=1, max_length=TEXT_CHARS_MAX)]
 Indicator = Annotated[dict[str, Any], BeforeValidator(_bounded_numbers)]
 Indicators = Annotated[list[Indicator], Field(max_length=INDICATORS_MAX)]
+FieldNames = Annotated[tuple[str, ...], BeforeValidator(_split_names), Field(max_length=FIELDS_MAX)]
+CandleFormat = Literal["json", "csv", "ndjson", "arrow", "parquet"]
 Overlap = Annotated[int, Field(ge=0, le=OVERLAP_MAX)]
 # Claims look for these priorities and no others.
 Priority = Annotated[int, Field(ge=min(PRIORITIES.values()), le=max(PRIORITIES.values()))]
@@ -207,11 +220,24 @@ class DeleteJobQuery(_Query):
     candles: Literal["keep", "delete"] = "keep"
 
 
-class CandlesQuery(_Query):
-    """start <= open time < end."""
+class ExportQuery(_Query):
+    """start <= open time < end; which values, of which timeframe, in which form."""
 
     start: Moment | None = None
     end: Moment | None = None
+    fields: FieldNames | None = None
+    timeframe: Text | None = None
+    format: CandleFormat | None = None
+    times: Literal["iso", "ms"] = "iso"
+
+    def to_request(self) -> CandleRequest:
+        """As the use case takes it."""
+        return CandleRequest(self.start, self.end, self.fields, self.timeframe)
+
+
+class CandlesQuery(ExportQuery):
+    """A page of it."""
+
     limit: int = Field(default=CANDLES_DEFAULT, ge=1, le=CANDLES_MAX)
 
 

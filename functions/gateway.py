@@ -1,10 +1,11 @@
 """What all entry points share: one platform an instance, request ids, bodies, and errors as problem+json (RFC 9457)."""
 
+import itertools
 import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from flask import Request, Response
@@ -55,7 +56,7 @@ def handle(function: str, request: Request, handler: Handler) -> Response:
             "request_ended",
             "DEBUG" if response.status_code < 500 else "ERROR",
             httpRequest={"requestMethod": request.method, "requestUrl": request.path, "status": response.status_code},
-            latency_ms=round((time.monotonic() - began) * 1000),
+            latency_ms=_ms_since(began),
         )
         return response
 
@@ -91,6 +92,38 @@ def respond(value: Any, status: int = 200, headers: Mapping[str, str] | None = N
     """A JSON response."""
     text = json.dumps(value, allow_nan=False)
     return Response(text + "\n", status, headers, content_type="application/json")
+
+
+def respond_stream(request: Request, chunks: Iterator[bytes], content_type: str, headers: Mapping[str, str]) -> Response:
+    """A response sent piece by piece. What fails before the first piece is an answer like any other's.
+
+    What fails later can only break the connection: the body is then without the end that HTTP/1.1 marks (a last chunk of no
+    length), which every client tells from a complete one.
+    """
+    first = next(chunks, b"")
+    return Response(_pieces(request_id_of(request), first, chunks), content_type=content_type, headers=dict(headers))
+
+
+def _pieces(request_id: str, first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    """Called by the server when the handler is long over, so it sees to the errors' names and the log by itself."""
+    began, sent_bytes = time.monotonic(), 0
+    try:
+        for piece in itertools.chain((first,), rest):
+            # A chunk of no length would end the body.
+            if piece:
+                sent_bytes += len(piece)
+                yield piece
+        event("stream_ended", "DEBUG", request_id=request_id, sent_bytes=sent_bytes, latency_ms=_ms_since(began))
+    except GeneratorExit:
+        event("stream_left", "DEBUG", request_id=request_id, sent_bytes=sent_bytes, latency_ms=_ms_since(began))
+        raise
+    except Exception as exc:
+        event("stream_broken", "ERROR", request_id=request_id, sent_bytes=sent_bytes, message=_stack(exc))
+        raise
+
+
+def _ms_since(began: float) -> int:
+    return round((time.monotonic() - began) * 1000)
 
 
 def _problem(exc: PlatformError, request_id: str) -> Response:

@@ -3,7 +3,7 @@
     PlatformError
       RequestRejected         the caller's fault
         InvalidRequest 400 . Unauthenticated 401 . Forbidden 403 . NotFound 404
-        MethodNotAllowed 405 . Conflict 409 . PreconditionFailed 412 . PayloadTooLarge 413
+        MethodNotAllowed 405 . NotAcceptable 406 . Conflict 409 . PreconditionFailed 412 . PayloadTooLarge 413
       ExchangeError           an exchange, or the way to it
         ExchangeUnavailable LATER . ExchangeThrottled LATER . MalformedPage LATER . ExchangeRejected NEVER
       LeaseLost               another worker owns the job: stop at once, write nothing more
@@ -11,6 +11,7 @@
       StorageUnavailable LATER
       EnrichmentFailed LATER
       ConfigurationError      names the setting or document field to mend
+      NotInstalled            501; an optional library is not there; names the list of requirements that has it
 
 Every leaf has a stable `code` (the API's problem type and the log's field), the HTTP status that the API answers with, and
 `retry`: whether trying the same again can help. Foreign exceptions are mapped here once, where they enter.
@@ -89,6 +90,13 @@ class MethodNotAllowed(RequestRejected):
 
     code = "method_not_allowed"
     http_status = 405
+
+
+class NotAcceptable(RequestRejected):
+    """`Accept` names no form in which there is an answer."""
+
+    code = "not_acceptable"
+    http_status = 406
 
 
 class Conflict(RequestRejected):
@@ -188,3 +196,10 @@ class ConfigurationError(PlatformError):
     """A setting or document is wrong; the message names it and says how to mend it."""
 
     code = "configuration_error"
+
+
+class NotInstalled(PlatformError):
+    """What was asked for needs a library that is not installed here; the message says which list of requirements has it."""
+
+    code = "not_installed"
+    http_status = 501

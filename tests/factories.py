@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+
 from shared.deadline import Deadline
+from shared.domain.candles import CandleBatch, FloatArray
 from shared.domain.indicators import DEFAULT_INDICATORS
 from shared.domain.jobs import PRIORITIES, JobKind, job_id_of, to_datetime
 from shared.exchanges.catalog import load_spec
@@ -15,6 +18,7 @@ from shared.stores.rate_limits import initial_limiter
 from shared.usecases.run_job import RunResult
 from shared.wiring import Platform
 
+PAGE_ROWS = 20_000
 DEFAULT_DOCUMENTS = [spec.to_document() for spec in DEFAULT_INDICATORS]
 
 
@@ -102,6 +106,25 @@ def add_job(
     }
     platform.database.transact(lambda session: platform.jobs.insert(document, session))
     return str(document["_id"])
+
+
+def add_candles(platform: Platform, series: Series, candles: CandleBatch, values: Mapping[str, FloatArray]) -> None:
+    """Store a series without a run, as its runs would have."""
+    platform.candles.ensure_collection(series)
+    for first in range(0, len(candles), PAGE_ROWS):
+        rows = slice(first, first + PAGE_ROWS)
+        columns = {name: column[rows] for name, column in values.items()}
+        platform.database.transact(lambda session, r=rows, c=columns: platform.candles.insert(series, candles[r], c, session))
+
+
+def make_candles(start_ms: int, count: int, step_ms: int = 60_000, seed: int = 1) -> CandleBatch:
+    """A walk without holes, its numbers as long as an exchange's."""
+    rng = np.random.default_rng(seed)
+    close = np.round(100 * np.exp(np.cumsum(rng.normal(0, 1e-4, count))), 2)
+    opens = np.concatenate((close[:1], close[:-1]))
+    high, low = np.maximum(opens, close) + 0.03, np.minimum(opens, close) - 0.02
+    volume = np.round(rng.lognormal(3, 1, count), 5)
+    return CandleBatch(start_ms + np.arange(count) * step_ms, opens, np.round(high, 2), np.round(low, 2), close, volume)
 
 
 def claim(platform: Platform, job_id: str, lease_ms: int = 60_000) -> Claim:

@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
-import talib
-from talib import abstract
 
 from shared.domain.candles import CandleBatch, FloatArray
 from shared.domain.indicator_catalogue import CATALOGUE
@@ -29,6 +27,7 @@ from shared.domain.indicator_functions import (
     matype_refusals,
     warmup_candles_of,
 )
+from shared.domain.ta_lib import abstract, talib
 from shared.errors import InvalidRequest
 
 # (field, message) pairs, as InvalidRequest takes them.

@@ -35,6 +35,22 @@ class Timeframe:
             return _month_open_ms(_month_number(at_ms))
         return (at_ms - self.anchor_ms) // self.step_ms * self.step_ms + self.anchor_ms
 
+    def floors(self, times_ms: IntArray) -> IntArray:
+        """For each time the open time of the interval that contains it."""
+        if self.is_calendar_month:
+            months = times_ms.astype("datetime64[ms]").astype("datetime64[M]")
+            return months.astype("datetime64[ms]").astype(np.int64)
+        return np.asarray((times_ms - self.anchor_ms) // self.step_ms * self.step_ms + self.anchor_ms)
+
+    def is_made_of(self, other: "Timeframe") -> bool:
+        """Whether each interval is two or more whole ones of the other grid."""
+        if other.is_calendar_month:
+            return False
+        if self.is_calendar_month:
+            return DAY_MS % other.step_ms == 0
+        is_aligned = (self.anchor_ms - other.anchor_ms) % other.step_ms == 0
+        return self.step_ms > other.step_ms and self.step_ms % other.step_ms == 0 and is_aligned
+
     def ceil(self, at_ms: int) -> int:
         """The first open time that is not before `at_ms`."""
         floor_ms = self.floor(at_ms)

@@ -8,7 +8,7 @@ document by document only where one is laid out otherwise. Format: https://bsons
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import bson
 import numpy as np
@@ -20,13 +20,17 @@ from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
 from shared.domain.jobs import to_ms
 from shared.domain.timeframes import IntArray
 
+TIME_FIELD: Final = "_id"
 INDICATORS_FIELD: Final = "ind"
+# A page has one layout, or a few where a series begins or its job's indicators were changed. More are read one by one.
+LAYOUTS_MAX: Final = 32
 _DOUBLE: Final = b"\x01"
 _DOCUMENT: Final = b"\x03"
 _DATE: Final = b"\x09"
 _END: Final = b"\x00"
 _EMPTY_VALUE: Final = bytes(8)
-_AWARE: Final[CodecOptions[dict[str, Any]]] = CodecOptions(tz_aware=True)
+Bytes: TypeAlias = NDArray[np.uint8]
+_AWARE: Final[CodecOptions[Mapping[str, Any]]] = CodecOptions(tz_aware=True)
 
 
 def encode_candles(candles: CandleBatch, values: Mapping[str, FloatArray]) -> list[RawBSONDocument]:
@@ -52,35 +56,117 @@ def decode_candles(raw: bytes, fields: Sequence[str]) -> tuple[CandleBatch, dict
 
     Returns them ascending, with the columns of `fields`: NaN where a document has no such value.
     """
-    opens, columns = _decode_rows(raw, fields) or _decode_one_by_one(raw, fields)
-    if len(opens) > 1 and opens[0] > opens[-1]:
-        opens, columns = opens[::-1], [column[::-1] for column in columns]
+    opens, columns = decode_columns(raw, PRICE_COLUMNS, fields)
     prices, values = columns[: len(PRICE_COLUMNS)], columns[len(PRICE_COLUMNS) :]
     return CandleBatch(opens, *prices), dict(zip(fields, values, strict=True))
 
 
-def _decode_rows(raw: bytes, fields: Sequence[str]) -> tuple[IntArray, list[FloatArray]] | None:
-    """Times, and columns of prices and values, of documents that all are as `encode_candles` lays them out; else None."""
-    template, offsets = _template(fields)
-    if not raw or len(raw) % len(template):
-        return None
-    rows = np.frombuffer(raw, np.uint8).reshape(-1, len(template))
-    is_name = np.ones(len(template), np.bool_)
-    for offset in offsets:
+def decode_columns(raw: bytes, prices: Sequence[str], fields: Sequence[str]) -> tuple[IntArray, list[FloatArray]]:
+    """Open times and the columns of `prices` and `fields` from documents as `decode_candles` takes them, ascending.
+
+    Documents that are laid out alike are read at once, whatever that layout is; what is no time and no double, one by one.
+
+    Raises:
+        KeyError: a document without one of the prices.
+    """
+    paths = [*prices, *(f"{INDICATORS_FIELD}.{field}" for field in fields)]
+    buffer = np.frombuffer(raw, np.uint8)
+    starts, sizes = _bounds(raw)
+    opens = np.empty(len(starts), np.int64)
+    columns = list(np.full((len(paths), len(starts)), np.nan))
+    left, odd = np.arange(len(starts)), []
+    for _ in range(LAYOUTS_MAX):
+        if not len(left):
+            break
+        layout = _layout_of(raw[starts[left[0]] : starts[left[0]] + sizes[left[0]]])
+        if layout is None or not layout.keys() >= {TIME_FIELD, *prices}:
+            odd.append(int(left[0]))
+            left = left[1:]
+            continue
+        alike, pages = _alike(buffer, starts, sizes, left, layout)
+        rows: slice | IntArray = slice(None) if len(alike) == len(starts) else alike
+        opens[rows] = _values_at(pages, layout[TIME_FIELD], "<i8")
+        for path, column in zip(paths, columns, strict=True):
+            if path in layout:
+                column[rows] = _values_at(pages, layout[path], "<f8")
+        left = left[:0] if len(alike) == len(left) else np.setdiff1d(left, alike, assume_unique=True)
+    for row in (*odd, *left.tolist()):
+        _decode_one(bson.decode(raw[starts[row] : starts[row] + sizes[row]], _AWARE), row, opens, columns, prices, fields)
+    if len(opens) > 1 and opens[0] > opens[-1]:
+        opens, columns = opens[::-1], [column[::-1] for column in columns]
+    return opens, columns
+
+
+def _bounds(raw: bytes) -> tuple[IntArray, IntArray]:
+    """Where each document begins, and its size."""
+    if not raw:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    (size,) = struct.unpack_from("<i", raw)
+    if len(raw) % size == 0:
+        heads = np.frombuffer(raw, np.uint8).reshape(-1, size)[:, :4]
+        if bool((heads == heads[0]).all()):
+            return np.arange(0, len(raw), size), np.full(len(heads), size)
+    starts, at = [], 0
+    while at < len(raw):
+        starts.append(at)
+        at += struct.unpack_from("<i", raw, at)[0]
+    found = np.array(starts, np.int64)
+    return found, np.diff(found, append=len(raw))
+
+
+def _layout_of(document: bytes) -> dict[str, int] | None:
+    """Where each time and double of a document lies, by its name (`open`, `ind.ema_20`); None if it holds anything else."""
+    layout: dict[str, int] = {}
+    at, prefix = 4, ""
+    while at < len(document) - 1:
+        kind = document[at : at + 1]
+        if kind == _END and prefix:
+            at, prefix = at + 1, ""
+            continue
+        name_end = document.index(_END, at + 1)
+        name, at = document[at + 1 : name_end].decode(), name_end + 1
+        if kind == _DOCUMENT and name == INDICATORS_FIELD and not prefix:
+            at, prefix = at + 4, f"{INDICATORS_FIELD}."
+        elif kind == _DOUBLE or (kind == _DATE and name == TIME_FIELD):
+            layout[prefix + name] = at
+            at += 8
+        else:
+            return None
+    return layout
+
+
+def _alike(
+    buffer: Bytes, starts: IntArray, sizes: IntArray, rows: IntArray, layout: Mapping[str, int]
+) -> tuple[IntArray, Bytes]:
+    """Those of `rows` that are laid out as the first of them, and their bytes, a document a row."""
+    size = int(sizes[rows[0]])
+    of_size = rows[sizes[rows] == size]
+    is_whole = len(of_size) == len(starts)
+    pages = buffer.reshape(-1, size) if is_whole else buffer[starts[of_size][:, None] + np.arange(size)]
+    is_name = np.ones(size, np.bool_)
+    for offset in layout.values():
         is_name[offset : offset + 8] = False
-    if not bool((rows[:, is_name] == np.frombuffer(template, np.uint8)[is_name]).all()):
-        return None
-    first, *others = (np.ascontiguousarray(rows[:, offset : offset + 8]).reshape(-1) for offset in offsets)
-    return first.view("<i8").astype(np.int64), [column.view("<f8").astype(np.float64) for column in others]
+    is_alike = (pages[:, is_name] == pages[0][is_name]).all(axis=1)
+    return (of_size, pages) if bool(is_alike.all()) else (of_size[is_alike], pages[is_alike])
 
 
-def _decode_one_by_one(raw: bytes, fields: Sequence[str]) -> tuple[IntArray, list[FloatArray]]:
-    documents = bson.decode_all(raw, _AWARE)
-    absent: dict[str, Any] = {}
-    opens = np.array([to_ms(document["_id"]) for document in documents], np.int64)
-    prices = [np.array([document[name] for document in documents], np.float64) for name in PRICE_COLUMNS]
-    indicators = [document.get(INDICATORS_FIELD, absent) for document in documents]
-    return opens, prices + [np.array([values.get(field, np.nan) for values in indicators], np.float64) for field in fields]
+def _values_at(pages: Bytes, offset: int, kind: str) -> NDArray[Any]:
+    return np.ascontiguousarray(pages[:, offset : offset + 8]).reshape(-1).view(kind)
+
+
+def _decode_one(
+    document: Mapping[str, Any],
+    row: int,
+    opens: IntArray,
+    columns: Sequence[FloatArray],
+    prices: Sequence[str],
+    fields: Sequence[str],
+) -> None:
+    opens[row] = to_ms(document[TIME_FIELD])
+    values: Mapping[str, Any] = document.get(INDICATORS_FIELD, {})
+    found = [document[name] for name in prices] + [values.get(field, np.nan) for field in fields]
+    for column, value in zip(columns, found, strict=True):
+        column[row] = value
 
 
 def _rows_by_pattern(is_present: NDArray[np.bool_]) -> list[tuple[NDArray[np.bool_], NDArray[np.int64]]]:
@@ -117,7 +203,7 @@ def _template(fields: Sequence[str]) -> tuple[bytes, list[int]]:
         offsets.append(len(parts))
         parts.extend(_EMPTY_VALUE)
 
-    append(_DATE, "_id")
+    append(_DATE, TIME_FIELD)
     for name in PRICE_COLUMNS:
         append(_DOUBLE, name)
     if fields:

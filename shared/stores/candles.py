@@ -16,10 +16,11 @@ from pymongo.collection import Collection
 from pymongo.cursor import RawBatchCursor
 from pymongo.errors import BulkWriteError, CollectionInvalid, ConnectionFailure
 
+from shared.domain.candle_columns import CandleColumns, CandleField
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
 from shared.domain.jobs import symbol_slug, to_datetime, to_ms
 from shared.domain.timeframes import IntArray
-from shared.stores.candle_documents import INDICATORS_FIELD, decode_candles, encode_candles
+from shared.stores.candle_documents import INDICATORS_FIELD, decode_candles, decode_columns, encode_candles
 from shared.stores.database import Database, Document
 from shared.stores.raw_batches import first_batch
 
@@ -29,6 +30,8 @@ ONE_REPLY_MAX: Final = 20_000
 _RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(document_class=RawBSONDocument)
 # One batch for a whole tail: 16 MiB of reply hold over 100,000 candles.
 READ_BATCH: Final = 20_000
+# The server ends a reply at 16 MiB, a document at most before; one that is shorter was not cut.
+UNCUT_REPLY_BYTES: Final = 8 * 1024 * 1024
 # The server takes commands of 16 MiB.
 COMMAND_BYTES_MAX: Final = 8 * 1024 * 1024
 
@@ -98,7 +101,7 @@ class CandleStore:
         """The last `count` candles that open before `before_ms`, ascending."""
         collection = self._collection(series)
         condition = {"_id": {"$lt": to_datetime(before_ms)}}
-        raw = _in_one_reply(collection, condition, _projection(fields), count)
+        raw = _in_one_reply(collection, condition, _projection(fields), DESCENDING, count)
         if raw is None:
             found = collection.find_raw_batches(condition, _projection(fields), batch_size=READ_BATCH)
             raw = _bytes_of(found.sort("_id", DESCENDING).limit(count))
@@ -124,6 +127,58 @@ class CandleStore:
         condition = {"_id": {"$gt": to_datetime(after_ms)}}
         document = self._collection(series).find_one(condition, {"_id": 1}, sort=[("_id", ASCENDING)], session=session)
         return None if document is None else to_ms(document["_id"])
+
+    def iterate_columns(
+        self, series: Series, start_ms: int, end_ms: int, fields: Sequence[CandleField], rows_max: int = ONE_REPLY_MAX
+    ) -> Iterator[CandleColumns]:
+        """The same range in batches of at most `rows_max` candles (and 16 MiB), none of them empty, ascending.
+
+        Each batch is a search of its own from where the one before ended: whoever takes them may be as slow as they like, since
+        no cursor waits at the server, and a connection lost in between is tried again as the driver does.
+        """
+        prices = [field.name for field in fields if not field.is_indicator]
+        indicators = [field.name for field in fields if field.is_indicator]
+        order = [*(CandleField(name) for name in prices), *(CandleField(name, is_indicator=True) for name in indicators)]
+        places = [order.index(field) for field in fields]
+        projection = _projection(indicators, prices) or {"_id": 1}
+        collection, rows_max = self._collection(series), min(rows_max, ONE_REPLY_MAX)
+        while start_ms < end_ms:
+            raw = _in_one_reply(collection, _between(start_ms, end_ms), projection, ASCENDING, rows_max)
+            if raw is None:
+                found = collection.find_raw_batches(_between(start_ms, end_ms), projection, batch_size=READ_BATCH)
+                raw = _bytes_of(found.sort("_id", ASCENDING).limit(rows_max))
+            open_ms, columns = decode_columns(raw, prices, indicators)
+            if not len(open_ms):
+                return
+            yield CandleColumns(open_ms, tuple(fields), tuple(columns[place] for place in places))
+            if len(open_ms) < rows_max and len(raw) < UNCUT_REPLY_BYTES:
+                return
+            start_ms = int(open_ms[-1]) + 1
+
+    def find_bounds(self, series: Series, start_ms: int, end_ms: int) -> tuple[int, int] | None:
+        """Open times of the first and the last candle in the range; None without candles."""
+        collection = self._collection(series)
+        ends = [
+            collection.find_one(_between(start_ms, end_ms), {"_id": 1}, sort=[("_id", order)])
+            for order in (ASCENDING, DESCENDING)
+        ]
+        first, last = (None if end is None else to_ms(end["_id"]) for end in ends)
+        return None if first is None or last is None else (first, last)
+
+    def has_any(self, series: Series, start_ms: int, end_ms: int) -> bool:
+        """Whether a candle opens in the range."""
+        return self._collection(series).find_one(_between(start_ms, end_ms), {"_id": 1}) is not None
+
+    def list_fields(self, series: Series) -> list[str]:
+        """The indicators that the newest candle has; empty without candles."""
+        newest = self._collection(series).find_one({}, sort=[("_id", DESCENDING)])
+        return sorted((newest or {}).get(INDICATORS_FIELD, {}))
+
+    def list_series(self, series: Series, limit: int) -> list[str]:
+        """Names of the collections that there are in this one's database, sorted."""
+        collection = self._collection(series)
+        found = collection.database.list_collection_names(filter={"name": {"$regex": "^candles_"}})
+        return sorted(found)[:limit]
 
     def iterate_documents(self, series: Series, start_ms: int, end_ms: int, limit: int) -> Iterator[Document]:
         """The documents as they are stored, ascending."""
@@ -195,14 +250,18 @@ def _between(start_ms: int, end_ms: int) -> Document:
     return {"_id": {"$gte": to_datetime(start_ms), "$lt": to_datetime(end_ms)}}
 
 
-def _in_one_reply(collection: "Collection[Document]", condition: Document, projection: Document, count: int) -> bytes | None:
-    """The newest documents, newest first; None where one reply may not hold them, or the server could not be asked just then.
+def _in_one_reply(
+    collection: "Collection[Document]", condition: Document, projection: Document, order: int, count: int
+) -> bytes | None:
+    """The first `count` documents in the order of time (`order` -1: the newest first).
+
+    None where one reply may not hold them, or the server could not be asked just then.
 
     A plain command is not tried again by the driver, unlike the search that the caller falls back to.
     """
     if count > ONE_REPLY_MAX:
         return None
-    command = {"find": collection.name, "filter": condition, "projection": projection, "sort": {"_id": DESCENDING}}
+    command = {"find": collection.name, "filter": condition, "projection": projection, "sort": {"_id": order}}
     bounds = {"limit": count, "batchSize": count, "singleBatch": True}
     try:
         reply = collection.database.command({**command, **bounds}, codec_options=_RAW)
@@ -217,5 +276,5 @@ def _bytes_of(found: "RawBatchCursor[Document]") -> bytes:
     return b"".join(batches)
 
 
-def _projection(fields: Sequence[str]) -> Document:
-    return {**dict.fromkeys(PRICE_COLUMNS, 1), **{f"{INDICATORS_FIELD}.{field}": 1 for field in fields}}
+def _projection(fields: Sequence[str], prices: Sequence[str] = PRICE_COLUMNS) -> Document:
+    return {**dict.fromkeys(prices, 1), **{f"{INDICATORS_FIELD}.{field}": 1 for field in fields}}

@@ -157,7 +157,9 @@ def test_the_entry_points_are_the_functions() -> None:
         assert name in defined, f"functions/{name}.py has no function {name}"
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-emulator.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "requirements-emulator.txt", "requirements-export.txt", "requirements-dev.txt"]
+)
 def test_every_requirement_is_pinned(name: str) -> None:
     lines = [line.split("#")[0].strip() for line in (REPOSITORY / name).read_text().splitlines()]
     # A pin, and perhaps the platforms that it is for.

@@ -285,7 +285,7 @@ def test_a_cold_start_loads_nothing_it_does_not_need(upload: Path, function: str
     )
     modules, is_emulator_absent = json.loads(done.stdout)
     # `google.cloud` itself is an empty namespace that functions-framework's .pth file makes in every process.
-    unwanted = ("google.cloud.", "google.auth", "google.api_core", "grpc", "ccxt", "rich", "tests")
+    unwanted = ("google.cloud.", "google.auth", "google.api_core", "grpc", "ccxt", "rich", "pyarrow", "pandas", "tests")
     assert [module for module in modules if f"{module}.".startswith(unwanted) and module != "google.cloud"] == []
     others = {f"functions.{name}" for name in ENTRY_POINTS if name != function}
     assert others.isdisjoint(modules), "an instance loads the code of its own function only"

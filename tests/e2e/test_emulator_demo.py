@@ -27,6 +27,7 @@ JOB = {
     "exchange": "binance",
     "symbol": "BTC/USDT",
     "timeframe": "1h",
+    "kind": "live",
     "status": "active",
     "start_at": to_datetime(START_MS),
     "end_at": None,

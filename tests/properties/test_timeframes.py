@@ -89,3 +89,16 @@ def test_a_month_has_at_least_its_step_and_others_exactly(name: str) -> None:
     widths = np.diff(opens)
     assert (widths >= frame.step_ms).all()
     assert frame.is_calendar_month or (widths == frame.step_ms).all()
+
+
+@given(frames, st.lists(times, max_size=20))
+def test_floors_are_the_floor_of_each(frame: Timeframe, moments_ms: list[int]) -> None:
+    assert frame.floors(np.array(moments_ms, np.int64)).tolist() == [frame.floor(at_ms) for at_ms in moments_ms]
+
+
+@given(frames, frames, times)
+def test_a_grid_made_of_another_opens_and_closes_with_it(target: Timeframe, source: Timeframe, at_ms: int) -> None:
+    open_ms = target.floor(at_ms)
+    if target.is_made_of(source):
+        assert source.floor(open_ms) == open_ms
+        assert source.count(open_ms, target.close(open_ms)) >= 2

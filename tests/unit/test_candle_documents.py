@@ -9,7 +9,7 @@ import pytest
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch
 from shared.domain.jobs import to_datetime
 from shared.domain.timeframes import MINUTE_MS
-from shared.stores.candle_documents import decode_candles, encode_candles
+from shared.stores.candle_documents import LAYOUTS_MAX, decode_candles, decode_columns, encode_candles
 
 FIRST_MS = 1_760_000_040_000
 COUNT = 50
@@ -70,3 +70,18 @@ def test_a_document_laid_out_otherwise_is_read_by_its_names(document: dict[str, 
         assert getattr(read, name).tolist() == [one[name] for one in documents]
     expected = [one.get("ind", {}).get("obv", np.nan) for one in documents]
     assert np.array_equal(columns["obv"], expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("layouts_count", [2, 7, 3 * LAYOUTS_MAX])
+def test_many_layouts_in_one_page_are_each_read_by_their_names(layouts_count: int) -> None:
+    rng = np.random.default_rng(layouts_count)
+    kinds = [
+        *OTHERWISE.values(),
+        *(make_document(7, ind={"obv": 0.5, f"more_{number}": 1.0}) for number in range(layouts_count)),
+    ]
+    documents = [{**kinds[kind], "_id": make_document(row)["_id"]} for row, kind in enumerate(rng.integers(0, len(kinds), 400))]
+    opens, (close, obv) = decode_columns(as_bytes(documents), ["close"], ["obv"])
+    assert opens.tolist() == [FIRST_MS + row * MINUTE_MS for row in range(400)]
+    assert close.tolist() == [document["close"] for document in documents]
+    expected = [document.get("ind", {}).get("obv", np.nan) for document in documents]
+    assert np.array_equal(obv, expected, equal_nan=True)
