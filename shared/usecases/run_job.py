@@ -11,7 +11,7 @@ from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import Connector, ConnectorStatus
 from shared.domain.jobs import Job, JobKind, RunOutcome, run_id_of, to_datetime, to_ms
 from shared.domain.windows import GapPlan, RangePlan, WindowPlan
-from shared.errors import ConfigurationError, ExchangeError, InvalidRequest, NotFound, StorageUnavailable
+from shared.errors import ConfigurationError, EnrichmentFailed, ExchangeError, InvalidRequest, NotFound, StorageUnavailable
 from shared.exchanges.client import ExchangeClient
 from shared.stores.alerts import AlertStore
 from shared.stores.candles import CandleStore, Series
@@ -130,7 +130,7 @@ class _Run:
             with storage_errors():
                 self._open(connector)
                 return self._follow(connector)
-        except (ExchangeError, ConfigurationError, InvalidRequest, NotFound, StorageUnavailable) as exc:
+        except (ExchangeError, EnrichmentFailed, ConfigurationError, InvalidRequest, NotFound, StorageUnavailable) as exc:
             # MongoDB perhaps is back already; if not, the lease runs out by itself.
             return self._finish(self._endings.failed(exc, self._clock.now_ms(), self._attempt()))
         finally:

@@ -1,0 +1,182 @@
+"""Edits of jobs and what they mean for the series: its ledger, its repair and enrich jobs, and values that are stale."""
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+import pytest
+
+from local_emulator.simulator.process import SimulatorProcess, start_simulator
+from local_emulator.simulator.truth import true_candles
+from shared.domain.indicators import DEFAULT_INDICATORS, IndicatorSpec, resolve_indicators
+from shared.domain.jobs import to_datetime
+from shared.domain.timeframes import MINUTE_MS
+from shared.usecases.manage_jobs import JobChanges
+from shared.usecases.record_changes import Author
+from shared.wiring import Platform
+from tests.factories import add_connector, add_job, run_once, run_until_caught_up, stored_documents
+from tests.replay import assert_series_equals
+
+SEED: Final = 31
+NOW_MS: Final = 1_760_000_042_000
+CLOSED_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
+WIDE: Final = [(100_000, 60_000)]
+AUTHOR: Final = Author("me", "admin", "test")
+
+
+@pytest.fixture(scope="module")
+def shared_simulator() -> Iterator[SimulatorProcess]:
+    with start_simulator(freeze_at_ms=NOW_MS, seed=SEED) as running:
+        yield running
+
+
+@pytest.fixture
+def simulator(shared_simulator: SimulatorProcess, platform: Platform) -> SimulatorProcess:
+    shared_simulator.set_faults()
+    shared_simulator.clock(now_ms=NOW_MS)
+    shared_simulator.configure("binance", WIDE)
+    add_connector(platform, base_url=shared_simulator.base_url("binance"), windows=WIDE)
+    return shared_simulator
+
+
+def back(intervals: int) -> int:
+    return CLOSED_MS - intervals * MINUTE_MS
+
+
+def hide(simulator: SimulatorProcess, start_ms: int, end_ms: int) -> None:
+    simulator.set_faults({"exchange": "binance", "kind": "hide", "from_ms": start_ms, "to_ms": end_ms})
+
+
+def counts(platform: Platform, job_id: str, end_ms: int = CLOSED_MS) -> dict[str, int]:
+    found = platform.coverage_reader.read(job_id, None, end_ms, frozenset(), 1)
+    return {state.value: count for state, count in found.counts.items() if count}
+
+
+def assert_truth(
+    platform: Platform, start_ms: int, specs: tuple[IndicatorSpec, ...] = DEFAULT_INDICATORS, end_ms: int = CLOSED_MS
+) -> None:
+    expected = true_candles(SEED, "binance", "BTC/USDT", "1m", start_ms, end_ms)
+    assert_series_equals(stored_documents(platform, "binance", "BTC/USDT", "1m"), expected, specs)
+
+
+def test_another_list_of_indicators_reaches_all_of_the_history_without_asking_the_exchange(
+    platform: Platform, simulator: SimulatorProcess
+) -> None:
+    job_id = add_job(platform, start_ms=back(3_000))
+    run_until_caught_up(platform, job_id)
+    wanted = [{"name": "SMA", "params": {"timeperiod": 7}}, {"name": "OBV"}, {"name": "AD"}, {"name": "KAMA"}]
+    requests = simulator.report()["binance"]["requests_total"]
+    platform.job_manager.patch(job_id, JobChanges(indicators=tuple(wanted)), None, AUTHOR)
+    run_until_caught_up(platform, f"{job_id}:enrich")
+    assert simulator.report()["binance"]["requests_total"] == requests
+    assert_truth(platform, back(3_000), resolve_indicators(wanted))
+    assert platform.jobs.get(f"{job_id}:enrich")["status"] == "done"
+
+
+def test_a_deleted_job_leaves_what_is_known_to_the_one_made_after_it(platform: Platform, simulator: SimulatorProcess) -> None:
+    hide(simulator, back(700), back(690))
+    job_id = add_job(platform, start_ms=back(1_000))
+    run_until_caught_up(platform, job_id)
+    platform.job_manager.delete(job_id, None, AUTHOR, with_candles=False)
+    assert platform.jobs.count({}) == 0
+    # Its fences begin above those of the one that was deleted.
+    again = add_job(platform, start_ms=back(1_000), created_at=datetime.now(UTC))
+    assert counts(platform, again) == {"stored": 990, "missing": 10}
+    simulator.set_faults()
+    run_until_caught_up(platform, again)
+    assert counts(platform, again) == {"stored": 1_000}
+
+
+def test_with_its_candles_everything_that_is_known_goes(platform: Platform, simulator: SimulatorProcess) -> None:
+    hide(simulator, back(700), back(690))
+    job_id = add_job(platform, start_ms=back(1_000))
+    run_until_caught_up(platform, job_id)
+    platform.job_manager.delete(job_id, None, AUTHOR, with_candles=True)
+    assert platform.jobs.count({}) == 0
+    assert platform.database.collection("coverage").count_documents({}) == 0
+    assert counts(platform, add_job(platform, start_ms=back(1_000))) == {"pending": 1_000}
+
+
+def test_pause_and_resume_take_the_helpers_along(platform: Platform, simulator: SimulatorProcess) -> None:
+    hide(simulator, back(700), back(690))
+    job_id = add_job(platform, start_ms=back(1_000))
+    run_until_caught_up(platform, job_id)
+    platform.job_manager.pause(job_id, None, AUTHOR)
+    assert platform.jobs.get(f"{job_id}:repair")["status"] == "paused"
+    platform.job_manager.resume(job_id, None, AUTHOR)
+    assert platform.jobs.get(f"{job_id}:repair")["status"] == "active"
+
+
+def test_a_page_that_lands_while_values_are_computed_again_continues_from_the_new_ones(
+    platform: Platform, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The live job has read its tail when the enricher replaces the values in it; and the other way round."""
+    hide(simulator, back(600), back(590))
+    job_id = add_job(platform, start_ms=back(1_000))
+    run_until_caught_up(platform, job_id)
+    simulator.set_faults()
+    run_once(platform, f"{job_id}:repair")
+    # The live run stands still between its answer and its transaction, while the enricher works to the end.
+    simulator.clock(advance_ms=MINUTE_MS)
+    read, go_on = threading.Event(), threading.Event()
+    transact = platform.database.transact
+
+    def held(work: object, session: object = None) -> object:
+        if threading.current_thread().name == "live":
+            read.set()
+            assert go_on.wait(20)
+        return transact(work, session)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(platform.database, "transact", held)
+    live = threading.Thread(target=run_once, args=(platform, job_id), name="live")
+    live.start()
+    assert read.wait(20)
+    run_until_caught_up(platform, f"{job_id}:enrich")
+    go_on.set()
+    live.join(20)
+    assert_truth(platform, back(1_000), end_ms=CLOSED_MS + MINUTE_MS)
+
+
+def test_a_candle_stored_after_a_chunk_was_read_is_not_left_with_old_values(
+    platform: Platform, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(simulator, back(600), back(590))
+    job_id = add_job(platform, start_ms=back(1_000))
+    run_until_caught_up(platform, job_id)
+    simulator.set_faults()
+    run_once(platform, f"{job_id}:repair")
+    simulator.clock(advance_ms=MINUTE_MS)
+    is_first = [True]
+    read_range = platform.candles.read_range
+
+    def overtaken(*args: object, **options: object) -> object:
+        found = read_range(*args, **options)  # type: ignore[arg-type]
+        if is_first and "limit" in options:
+            is_first.clear()
+            run_once(platform, job_id)
+        return found
+
+    monkeypatch.setattr(platform.candles, "read_range", overtaken)
+    run_until_caught_up(platform, f"{job_id}:enrich")
+    assert not is_first
+    assert_truth(platform, back(1_000), end_ms=CLOSED_MS + MINUTE_MS)
+
+
+def test_raw_candles_are_stored_where_indicators_fail_and_get_their_values_later(
+    platform: Platform, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_args: object, **_options: object) -> object:
+        raise Exception("TA-Lib is unwell")
+
+    job_id = add_job(platform, start_ms=back(1_500))
+    with monkeypatch.context() as patched:
+        patched.setattr("shared.usecases.read_history.compute_indicators", broken)
+        run_until_caught_up(platform, job_id)
+        stored = stored_documents(platform, "binance", "BTC/USDT", "1m")
+        assert len(stored) == 1_500
+        assert all("ind" not in document for document in stored)
+        assert run_once(platform, f"{job_id}:enrich").outcome.value == "failed"
+    platform.database.collection("jobs").update_one({"_id": f"{job_id}:enrich"}, {"$set": {"next_run_at": to_datetime(0)}})
+    run_until_caught_up(platform, f"{job_id}:enrich")
+    assert_truth(platform, back(1_500))
