@@ -98,7 +98,6 @@ _SUPPORTED: Final = (
     _row("TAN", "close"),
     _row("TANH", "close"),
     # Momentum Indicators
-    _row("AC", "high low", _n("fastperiod", 5), _n("slowperiod", 34), _n("signalperiod", 5)),
     _row("ADX", "high low close", _n("timeperiod", 14), cascade=(_wilder("timeperiod", stages=2),)),
     _row("ADXR", "high low close", _n("timeperiod", 14), cascade=(_wilder("timeperiod", stages=2),)),
     _row(

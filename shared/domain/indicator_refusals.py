@@ -29,7 +29,7 @@ _GROUPS: Final = (
         "in windows without volume it divides rounding residue by rounding residue (off by up to 1e4 times its value)",
     ),
     (
-        "AO DPO",
+        "AC AO DPO",
         "the rounding of its running sums shows near zero (off by 1.6e-8 over a year of minutes); APO with matype 1 holds",
     ),
     (
