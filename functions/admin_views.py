@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
+import numpy as np
 from bson import ObjectId
 
 from shared.domain.jobs import KEEPING_KINDS, lag_ms
@@ -57,7 +58,9 @@ def candle_view(document: Document) -> View:
 
 def coverage_view(coverage: Coverage) -> View:
     """The sums by state, and runs of intervals that are in the same state."""
-    grid = coverage.timeframe
+    grid, runs = coverage.timeframe, coverage.runs
+    begins = moments_view([grid.open_at(run.first) for run in runs])
+    ends = moments_view([grid.open_at(run.end) for run in runs])
     return {
         "job_id": coverage.job_id,
         "timeframe": grid.name,
@@ -66,13 +69,8 @@ def coverage_view(coverage: Coverage) -> View:
         "intervals": sum(coverage.counts.values()),
         "counts": {state.value: count for state, count in coverage.counts.items()},
         "runs": [
-            {
-                "from": ms_view(grid.open_at(run.first)),
-                "to": ms_view(grid.open_at(run.end)),
-                "state": run.state.value,
-                "intervals": run.end - run.first,
-            }
-            for run in coverage.runs
+            {"from": begin, "to": end, "state": run.state.value, "intervals": run.end - run.first}
+            for run, begin, end in zip(runs, begins, ends, strict=True)
         ],
         **({} if coverage.next_start_ms is None else {"next_start": ms_view(coverage.next_start_ms)}),
     }
@@ -139,6 +137,12 @@ def rate_limit_view(connector: Document, usage: Sequence[Document], info: RateLi
 def ms_view(at_ms: int) -> str:
     """A moment in UTC ms."""
     return _iso(datetime.fromtimestamp(at_ms / 1000, UTC))
+
+
+def moments_view(times_ms: Sequence[int]) -> list[str]:
+    """Many moments in UTC ms at once."""
+    texts: list[str] = np.datetime_as_string(np.array(times_ms, "datetime64[ms]"), unit="ms").tolist()
+    return [f"{text}Z" for text in texts]
 
 
 def to_json(value: Any) -> Any:

@@ -51,9 +51,11 @@ class Code(IntEnum):
 
 
 _STATES: Final = tuple(IntervalState)
+_NUMBER_OF_STATE: Final = {state: number for number, state in enumerate(_STATES)}
 _STATE_OF_CODE: Final[Mapping[int, IntervalState]] = {
     Code.NO_TRADES: IntervalState.NO_TRADES,
     Code.BEYOND_HISTORY: IntervalState.BEYOND_HISTORY,
+    Code.MISSING: IntervalState.MISSING,
 }
 
 
@@ -149,9 +151,38 @@ def mark_present(numbers: IntArray, known: Mapping[int, CodeArray]) -> dict[int,
     return changed
 
 
-def missing_spans(known: Mapping[int, CodeArray]) -> list[Span]:
-    """The runs of missing intervals, ascending."""
-    return [(run.first, run.end) for run in _coded_runs(known) if run.state is IntervalState.MISSING]
+def read_runs(lines: Mapping[int, bytes]) -> list[Run]:
+    """All runs with a code in buckets' lines, ascending; one that goes on across buckets is one.
+
+    What a look at the ledger reads: no interval is unfolded, so that it costs what the runs cost.
+    """
+    if not lines:
+        return []
+    buckets = sorted(lines)
+    counts = np.array([len(lines[bucket]) // 3 for bucket in buckets])
+    starts = np.frombuffer(b"".join(lines[bucket][: len(lines[bucket]) // 3 * 2] for bucket in buckets), "<u2")
+    codes = np.frombuffer(b"".join(lines[bucket][len(lines[bucket]) // 3 * 2 :] for bucket in buckets), np.uint8)
+    firsts = np.repeat(np.array(buckets, np.int64) * BUCKET, counts) + starts
+    # A line begins where its bucket does, so each run ends where the next one begins, or with its bucket.
+    ends = np.minimum(np.append(firsts[1:], np.int64(2**62)), (firsts // BUCKET + 1) * BUCKET)
+    states = np.minimum(codes, Code.MISSING)
+    is_said = states != Code.NONE
+    firsts, ends, states = firsts[is_said], ends[is_said], states[is_said]
+    is_new = np.ones(len(firsts), np.bool_)
+    is_new[1:] = (firsts[1:] != ends[:-1]) | (states[1:] != states[:-1])
+    begins_at = np.flatnonzero(is_new)
+    lasts = np.append(begins_at[1:], len(firsts)) - 1
+    return [
+        Run(first, end, _STATE_OF_CODE[state])
+        for first, end, state in zip(
+            firsts[begins_at].tolist(), ends[lasts].tolist() if len(begins_at) else [], states[begins_at].tolist(), strict=True
+        )
+    ]
+
+
+def missing_spans(runs: Iterable[Run]) -> list[Span]:
+    """The missing ones."""
+    return [(run.first, run.end) for run in runs if run.state is IntervalState.MISSING]
 
 
 def merge_spans(spans: Iterable[Span]) -> list[Span]:
@@ -184,16 +215,14 @@ def group_spans(spans: Sequence[Span], intervals_max: int) -> list[Span]:
     return windows
 
 
-def plan_runs(wanted: Span, asked: Sequence[Span], known: Mapping[int, CodeArray], begins: int) -> list[Run]:
+def plan_runs(wanted: Span, asked: Sequence[Span], coded: Sequence[Run], begins: int) -> list[Run]:
     """Every interval of `wanted` in its state, as runs that neither overlap nor touch in the same state, ascending.
 
-    `asked`: spans that were asked for. `begins`: the exchange has nothing older, or no more.
+    `asked`: spans that were asked for. `coded`: what the buckets say, ascending. `begins`: the exchange has nothing older, or
+    no more.
     """
-    coded = [run for run in _coded_runs(known) if run.end > wanted[0] and run.first < wanted[1]]
     base = _base_runs(wanted, asked, begins)
-    edges = np.unique(
-        np.clip([number for run in (*coded, *base) for number in (run.first, run.end)], wanted[0], wanted[1])
-    ).astype(np.int64)
+    edges = np.unique(np.clip([number for run in (*coded, *base) for number in (run.first, run.end)], *wanted))
     if len(edges) < 2:
         return []
     states = np.empty(len(edges) - 1, np.int8)
@@ -202,12 +231,12 @@ def plan_runs(wanted: Span, asked: Sequence[Span], known: Mapping[int, CodeArray
         firsts = np.searchsorted(edges, np.clip([run.first for run in runs], *wanted))
         ends = np.searchsorted(edges, np.clip([run.end for run in runs], *wanted))
         for run, low, high in zip(runs, firsts.tolist(), ends.tolist(), strict=True):
-            states[low:high] = _STATES.index(run.state)
+            states[low:high] = _NUMBER_OF_STATE[run.state]
     begins_at = np.flatnonzero(np.diff(states, prepend=np.int8(-1)))
-    firsts_at = edges[begins_at].tolist()
+    bounds = [*edges[begins_at].tolist(), int(edges[-1])]
     return [
         Run(first, end, _STATES[state])
-        for first, end, state in zip(firsts_at, [*firsts_at[1:], int(edges[-1])], states[begins_at].tolist(), strict=True)
+        for first, end, state in zip(bounds[:-1], bounds[1:], states[begins_at].tolist(), strict=True)
     ]
 
 
@@ -229,22 +258,3 @@ def _base_runs(wanted: Span, asked: Sequence[Span], begins: int) -> list[Run]:
         if max(first, begins) < end:
             runs.append(Run(max(first, begins), end, IntervalState.PENDING))
     return runs
-
-
-def _coded_runs(known: Mapping[int, CodeArray]) -> list[Run]:
-    """All runs with a code, ascending; a run across buckets is one."""
-    if not known:
-        return []
-    buckets = sorted(known)
-    codes = np.concatenate([known[bucket] for bucket in buckets])
-    states = np.where(codes >= Code.MISSING, Code.MISSING, codes).astype(np.int64)
-    numbers = (np.array(buckets, np.int64)[:, None] * BUCKET + np.arange(BUCKET)).reshape(-1)
-    is_edge = np.ones(len(codes), np.bool_)
-    is_edge[1:] = (states[1:] != states[:-1]) | (np.diff(numbers) != 1)
-    firsts = np.flatnonzero(is_edge)
-    lasts = np.append(firsts[1:], len(codes)) - 1
-    return [
-        Run(first, last + 1, _STATE_OF_CODE.get(state, IntervalState.MISSING))
-        for first, last, state in zip(numbers[firsts].tolist(), numbers[lasts].tolist(), states[firsts].tolist(), strict=True)
-        if state != Code.NONE
-    ]

@@ -25,10 +25,15 @@ class CoverageStore:
 
     def read(self, series_id: str, first: int, end: int, session: ClientSession | None = None) -> dict[int, CodeArray]:
         """The buckets there are among those that the intervals [first, end) touch."""
+        lines = self.read_lines(series_id, first, end, session)
+        return {bucket: decode_codes(line) for bucket, line in lines.items()}
+
+    def read_lines(self, series_id: str, first: int, end: int, session: ClientSession | None = None) -> dict[int, bytes]:
+        """The same as they are stored, for `read_runs`."""
         touched = buckets_of(first, end)
         bounds = {"$gte": _id_of(series_id, touched.start), "$lt": _id_of(series_id, touched.stop)}
         found = self._collection.find({"_id": bounds}, session=session, batch_size=READ_BATCH).sort("_id", ASCENDING)
-        return {int(document["_id"]["bucket"]): decode_codes(document["line"]) for document in found}
+        return {int(document["_id"]["bucket"]): document["line"] for document in found}
 
     def write(self, series_id: str, changed: Mapping[int, CodeArray], session: ClientSession) -> None:
         """Put these buckets in the place of what was there; one without any code is removed."""

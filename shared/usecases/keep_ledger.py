@@ -14,6 +14,7 @@ from shared.domain.coverage import (
     mark_present,
     merge_spans,
     missing_spans,
+    read_runs,
     settle,
 )
 from shared.domain.jobs import Job, JobKind
@@ -53,7 +54,7 @@ class SeriesLedger:
         asked = self.asked_spans(series, job)
         if not asked:
             return []
-        missing = missing_spans(self.coverage.read(series.series_id, asked[0][0], min(end, asked[-1][1])))
+        missing = missing_spans(read_runs(self.coverage.read_lines(series.series_id, asked[0][0], min(end, asked[-1][1]))))
         windows: list[Span] = []
         for first, last in asked:
             # Not across what nobody has asked for: its candles would come along and count as pending.

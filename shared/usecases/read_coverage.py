@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from shared.domain.coverage import IntervalState, Run, count_states, plan_runs
+from shared.domain.coverage import IntervalState, Run, count_states, plan_runs, read_runs
 from shared.domain.jobs import Job
 from shared.domain.timeframes import Timeframe
 from shared.errors import InvalidRequest
@@ -63,7 +63,7 @@ class CoverageReader:
         runs = plan_runs(
             wanted,
             self.ledger.asked_spans(series, job),
-            self.ledger.coverage.read(series.series_id, *wanted),
+            read_runs(self.ledger.coverage.read_lines(series.series_id, *wanted)),
             self._begins(job, now_ms),
         )
         shown = [run for run in runs if not states or run.state in states]

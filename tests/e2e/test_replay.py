@@ -3,11 +3,14 @@
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pytest
 
 from local_emulator.simulator.process import start_simulator
 from local_emulator.simulator.truth import true_candles
+from shared.domain.coverage import TRIES_MAX, IntervalState
 from shared.domain.indicators import DEFAULT_INDICATORS
+from shared.domain.job_ranges import format_ms
 from shared.domain.timeframes import TIMEFRAMES
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_until_caught_up, stored_documents
@@ -47,6 +50,45 @@ def test_two_years_of_hours_from_coinbase(platform: Platform) -> None:
 @pytest.mark.timeout(200)
 def test_a_year_of_minutes_with_sixty_thousand_holes(platform: Platform) -> None:
     replay(platform, "binance", "BTC/USDT", "1m", DATA_DIR / "BITFINEX_BTC-USD_1m_2016.csv.gz", is_last_running=False)
+
+
+@needs_recordings
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_the_ledger_of_a_year_with_sixty_thousand_holes_is_exact(platform: Platform) -> None:
+    """Bitfinex in 2016: minutes without trades, the outage of August, and April and May missing at the source."""
+    path = DATA_DIR / "BITFINEX_BTC-USD_1m_2016.csv.gz"
+    recording, grid = read_recording(path), TIMEFRAMES["1m"]
+    start_ms, end_ms = int(recording.open_ms[0]), grid.close(int(recording.open_ms[-1]))
+    holes = np.flatnonzero(np.diff(recording.open_ms) > grid.step_ms)
+    stretches = [(int(recording.open_ms[at]) + grid.step_ms, int(recording.open_ms[at + 1])) for at in holes.tolist()]
+    absent = sum(end - start for start, end in stretches) // grid.step_ms
+    assert (len(stretches), absent, len(recording)) == (63_912, 233_809, 293_230)
+
+    def runs_in(state: IntervalState) -> list[tuple[int, int]]:
+        found = platform.coverage_reader.read(job_id, start_ms, end_ms, frozenset({state}), 1_000_000)
+        kept = {IntervalState.STORED: len(recording), state: absent}
+        assert {each: count for each, count in found.counts.items() if count} == kept
+        return [(grid.open_at(run.first), grid.open_at(run.end)) for run in found.runs]
+
+    config: dict[str, object] = {"recordings": {"binance:BTC/USDT:1m": str(path)}}
+    with start_simulator(freeze_at_ms=end_ms + 1_000, config=config) as simulator:
+        simulator.configure("binance", WIDE)
+        add_connector(platform, base_url=simulator.base_url("binance"), windows=WIDE)
+        job_id = add_job(platform, start_ms=start_ms, indicators=[])
+        run_until_caught_up(platform, job_id)
+        assert runs_in(IntervalState.MISSING) == stretches
+        for _ in range(TRIES_MAX - 1):
+            run_until_caught_up(platform, f"{job_id}:repair")
+    believed = runs_in(IntervalState.NO_TRADES)
+    assert believed == stretches
+    by_length = sorted(believed, key=lambda stretch: stretch[0] - stretch[1])
+    # The longest two, as they are: April and May, and the outage after the theft of August 2nd.
+    assert [(format_ms(first)[:16], format_ms(end)[:16]) for first, end in sorted(by_length[:2])] == [
+        ("2016-04-01T00:01", "2016-06-01T00:00"),
+        ("2016-08-02T18:03", "2016-08-10T15:53"),
+    ]
+    assert platform.jobs.get(f"{job_id}:repair")["totals"].get("candles", 0) == 0
 
 
 @needs_recordings

@@ -1,6 +1,7 @@
 """The ledger's arithmetic, against a model that knows every interval one by one."""
 
 import itertools
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from shared.domain.coverage import (
     Code,
     CodeArray,
     IntervalState,
+    Run,
     count_states,
     decode_codes,
     encode_codes,
@@ -22,6 +24,7 @@ from shared.domain.coverage import (
     merge_spans,
     missing_spans,
     plan_runs,
+    read_runs,
     settle,
 )
 
@@ -51,6 +54,10 @@ def test_a_bucket_survives_its_line(codes: list[int], seed: int) -> None:
 def test_a_line_that_is_not_one_is_refused(line: bytes) -> None:
     with pytest.raises(ValueError, match="not the line"):
         decode_codes(line)
+
+
+def runs_of(known: Mapping[int, CodeArray]) -> list[Run]:
+    return read_runs({bucket: encode_codes(codes) for bucket, codes in known.items()})
 
 
 class Model:
@@ -106,7 +113,7 @@ def test_the_ledger_says_of_each_interval_what_became_of_it(
         assert all((codes != known.get(bucket, np.zeros(BUCKET, np.uint8))).any() for bucket, codes in changed.items())
         known = {bucket: codes for bucket, codes in {**known, **changed}.items() if codes.any()}
         spans.append((first, end))
-    runs = plan_runs(wanted, spans, known, begins)
+    runs = plan_runs(wanted, spans, runs_of(known), begins)
     told = {number: run.state for run in runs for number in range(run.first, run.end)}
     assert told == {number: model.state(number, begins) for number in range(*wanted)}
     assert [run.first for run in runs[1:]] == [run.end for run in runs[:-1]]
@@ -120,7 +127,7 @@ def test_what_stays_absent_is_believed_after_three_tries() -> None:
     for number in range(TRIES_MAX):
         asked = Asked(BASE, BASE + 2, array({BASE}))
         known.update(settle(asked, known, array(set()), is_repair=number > 0))
-        states.append([run.state.value for run in plan_runs((BASE, BASE + 2), [(BASE, BASE + 2)], known, 0)])
+        states.append([run.state.value for run in plan_runs((BASE, BASE + 2), [(BASE, BASE + 2)], runs_of(known), 0)])
     assert states == [["stored", "missing"], ["stored", "missing"], ["stored", "no_trades"]]
     # What comes after all has its candle, whatever was believed.
     known.update(mark_present(array({BASE + 1}), known))
@@ -155,5 +162,5 @@ def test_windows_hold_all_that_is_missing_and_fit_into_pages(spans: list[tuple[i
 def test_a_run_of_missing_intervals_goes_on_across_buckets() -> None:
     edge = 4 * BUCKET
     known = settle(Asked(edge - 5, edge + 5, array(set())), {}, array(set()), is_repair=False)
-    assert missing_spans(known) == [(edge - 5, edge + 5)]
+    assert missing_spans(runs_of(known)) == [(edge - 5, edge + 5)]
     assert set(np.concatenate(list(known.values())).tolist()) == {Code.NONE, Code.MISSING + 1}
