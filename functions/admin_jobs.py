@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from bson import ObjectId
+from bson.errors import InvalidId
 from flask import Response
 
 from functions.admin_call import Call, Route, respond_page, respond_resource
@@ -22,6 +24,7 @@ from functions.admin_models import (
 from functions.admin_views import coverage_view, document_view, job_view
 from functions.gateway import respond
 from shared.domain.jobs import to_datetime, to_ms
+from shared.stores.candles import Series
 from shared.stores.database import Document
 from shared.usecases.authorize import Role
 
@@ -90,6 +93,19 @@ def _runs(call: Call) -> Response:
     return respond_page([document_view(document) for document in found], query.limit, last)
 
 
+def _revisions(call: Call) -> Response:
+    query = parse_query(call.request, PageQuery)
+    position = read_cursor(query.cursor)
+    try:
+        before_id = None if position is None else ObjectId(position)
+    except InvalidId as exc:
+        raise bad_cursor() from exc
+    job = call.platform.jobs.get(call.target_id)
+    series = Series(job["exchange"], job["symbol"], job["timeframe"])
+    found = call.platform.revisions.list_(series.series_id, before_id, query.limit)
+    return respond_page([document_view(each) for each in found], query.limit, str(found[-1]["_id"]) if found else None)
+
+
 def _coverage(call: Call) -> Response:
     query = parse_query(call.request, CoverageQuery)
     read = call.platform.coverage_reader.read
@@ -106,5 +122,6 @@ ROUTES: Final = (
     Route("POST", "/v1/jobs/{id}/pause", Role.OPERATOR, _pause),
     Route("POST", "/v1/jobs/{id}/resume", Role.OPERATOR, _resume),
     Route("GET", "/v1/jobs/{id}/runs", Role.VIEWER, _runs),
+    Route("GET", "/v1/jobs/{id}/revisions", Role.VIEWER, _revisions),
     Route("GET", "/v1/jobs/{id}/coverage", Role.VIEWER, _coverage),
 )

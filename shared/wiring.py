@@ -31,6 +31,7 @@ from shared.stores.job_leases import JobLeases
 from shared.stores.job_summaries import JobSummaries
 from shared.stores.jobs import JobStore
 from shared.stores.rate_limits import RateLimitStore
+from shared.stores.revisions import RevisionStore
 from shared.stores.runs import RunStore
 from shared.stores.series import SeriesStore
 from shared.stores.series_jobs import SeriesJobs
@@ -78,7 +79,8 @@ class Platform:
     def prepare(self) -> None:
         """Make the indexes; does nothing where they are there."""
         with storage_errors():
-            for store in (self.connectors, self.connector_holds, self.jobs, self.runs, self.alerts, self.audit_log):
+            stores = (self.connectors, self.connector_holds, self.jobs, self.runs, self.revisions, self.alerts, self.audit_log)
+            for store in stores:
                 store.ensure_indexes()
 
     def close(self) -> None:
@@ -139,6 +141,11 @@ class Platform:
     def runs(self) -> RunStore:
         """The collection `job_runs`."""
         return RunStore(self.database, self.settings.run_ttl_days)
+
+    @cached_property
+    def revisions(self) -> RevisionStore:
+        """The collection `revisions`."""
+        return RevisionStore(self.database, self.settings.run_ttl_days)
 
     @cached_property
     def alerts(self) -> AlertStore:
@@ -205,6 +212,7 @@ class Platform:
             ledger=self.ledger,
             helpers=SeriesHelpers(self.series_jobs),
             enricher=SeriesEnricher(self.database, self.series_jobs, self.leases, self.candles, spec_lists, settings.lease_ms),
+            revisions=self.revisions,
             runs=self.runs,
             alerts=self.alerts,
             open_exchange=self.open_exchange,
@@ -264,7 +272,7 @@ class Platform:
             self.candles,
             self.alerts,
             self.audit_log,
-            SeriesUpkeep(self.ledger, SeriesHelpers(self.series_jobs)),
+            SeriesUpkeep(self.ledger, SeriesHelpers(self.series_jobs), self.revisions),
             self.exchange_desk,
         )
 

@@ -19,6 +19,7 @@ from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document, storage_errors
 from shared.stores.job_leases import JobLeases
 from shared.stores.rate_limits import RateLimitStore
+from shared.stores.revisions import RevisionStore
 from shared.stores.runs import RunStore
 from shared.telemetry import bound, event
 from shared.usecases.enrich_series import SeriesEnricher, StaleAdded
@@ -60,6 +61,7 @@ class JobRunner:
     ledger: SeriesLedger
     helpers: SeriesHelpers
     enricher: SeriesEnricher
+    revisions: RevisionStore
     runs: RunStore
     alerts: AlertStore
     open_exchange: OpenExchange
@@ -168,6 +170,8 @@ class _Run:
             candles=runner.candles,
             lease_ms=runner.run_limits.lease_ms,
             helpers=helpers,
+            revisions=runner.revisions,
+            clock=self._clock,
             epoch=self._document.get("epoch", 0),
         )
         self._fetcher = PageFetcher(

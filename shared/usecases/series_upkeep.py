@@ -8,6 +8,7 @@ from shared.domain.coverage import merge_spans
 from shared.domain.jobs import Job, JobKind, JobStatus
 from shared.stores.candles import Series
 from shared.stores.database import Document
+from shared.stores.revisions import RevisionStore
 from shared.usecases.keep_ledger import SeriesLedger
 from shared.usecases.series_jobs import SeriesHelpers, helper_id, series_fields
 
@@ -20,6 +21,7 @@ class SeriesUpkeep:
 
     ledger: SeriesLedger
     helpers: SeriesHelpers
+    revisions: RevisionStore
 
     def on_pause(self, document: Document, session: ClientSession) -> None:
         """A live job is paused: nothing more is asked for its series."""
@@ -55,6 +57,7 @@ class SeriesUpkeep:
         series_id = Series(job.exchange, job.symbol, job.timeframe.name).series_id
         self.ledger.coverage.drop(series_id, session)
         self.ledger.asked.drop(series_id, session)
+        self.revisions.drop([series_id], session)
         self.ledger.series_jobs.delete([helper_id(job, kind) for kind in _HELPERS], session)
 
     def _move_helpers(self, document: Document, before: JobStatus, after: JobStatus, session: ClientSession) -> None:

@@ -9,13 +9,16 @@ import numpy as np
 from pymongo.client_session import ClientSession
 from pymongo.errors import BulkWriteError
 
+from shared.deadline import ServerClock
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
 from shared.domain.indicators import IndicatorSpec, cumulative_fields, history_candles_needed
-from shared.domain.jobs import Job, JobKind, to_datetime
+from shared.domain.jobs import Job, JobKind, run_id_of, to_datetime
+from shared.domain.timeframes import IntArray
 from shared.errors import StorageUnavailable
 from shared.stores.candles import CandleStore, Series
 from shared.stores.database import Database, Document, is_duplicate_key
 from shared.stores.job_leases import JobLeases
+from shared.stores.revisions import RevisionStore
 from shared.telemetry import event
 from shared.usecases.keep_ledger import FOLLOWING_MAX, LedgerKeeper, Settled
 from shared.usecases.read_history import History, HistoryReader
@@ -49,12 +52,20 @@ class StoreTotals:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Rows to write: those stored already (to be replaced) and those that are new, with their indicator columns."""
+    """Rows to write: those stored already (to be replaced) and those that are new, with their indicator columns.
+
+    `corrected` are those that the exchange has changed, as they are stored until now.
+    """
 
     candles: CandleBatch
     values: Mapping[str, FloatArray]
     is_stored: BoolArray
-    revised_count: int
+    corrected: CandleBatch
+
+    @property
+    def revised_count(self) -> int:
+        """How many of the rows say something else than what is stored."""
+        return len(self.corrected)
 
     @property
     def new_count(self) -> int:
@@ -64,7 +75,7 @@ class Change:
     @classmethod
     def none(cls) -> "Change":
         """Nothing to write."""
-        return cls(CandleBatch.empty(), {}, np.empty(0, np.bool_), 0)
+        return cls(CandleBatch.empty(), {}, np.empty(0, np.bool_), CandleBatch.empty())
 
 
 @dataclass(slots=True)
@@ -82,6 +93,8 @@ class PageWriter:
     candles: CandleStore
     lease_ms: int
     helpers: SeriesHelpers
+    revisions: RevisionStore
+    clock: ServerClock
     epoch: int
     totals: StoreTotals = field(default_factory=StoreTotals)
     _tail: History | None = None
@@ -103,7 +116,7 @@ class PageWriter:
         known = self.candles.read_range(self.series, start_ms, end_ms, ()).candles
         is_stored, is_revised = _compared(page, known)
         differs = ~is_stored | is_revised
-        return Change(page[differs], {}, is_stored[differs], int(is_revised.sum()))
+        return Change(page[differs], {}, is_stored[differs], _at(known, page.open_ms[is_revised]))
 
     def store(self, change: Change, settled: Settled, cursor_ms: int | None, begins_ms: int | None) -> str:
         """Land the change, the cursor and the ledger in one transaction. Returns the job's status as it now is.
@@ -142,7 +155,7 @@ class PageWriter:
             except BulkWriteError as exc:
                 if not is_duplicate_key(exc) or attempt == STORE_TRIES_MAX:
                     raise
-                change = self._against_stored(change.candles)
+                change = self._anew(change)
             except TailMoved as exc:
                 if attempt == STORE_TRIES_MAX:
                     raise StorageUnavailable(f"{self.job.job_id}: others keep changing the candles before this page") from exc
@@ -163,6 +176,10 @@ class PageWriter:
                 continue
             put = self.candles.replace if is_replaced else self.candles.insert
             put(self.series, change.candles[rows], {name: column[rows] for name, column in change.values.items()}, session)
+        if change.revised_count:
+            new = _at(change.candles, change.corrected.open_ms)
+            run_id = run_id_of(self.job.job_id, self.fence)
+            self.revisions.append(self.series.series_id, run_id, change.corrected, new, self.clock.now_ms(), session)
         self.keeper.write(settled, session)
         if len(change.candles):
             self._mark_stale(change, session)
@@ -210,8 +227,12 @@ class PageWriter:
         self.epoch = epoch
         if self.job.kind is not JobKind.REPAIR:
             self._tail = self._reader.read_before(int(change.candles.open_ms[0]), self._extra)
-            return self._against_stored(change.candles)
-        return change
+        return self._anew(change)
+
+    def _anew(self, change: Change) -> Change:
+        """The same candles, compared with what is stored now."""
+        is_repair = self.job.kind is JobKind.REPAIR
+        return self.plan_repair(change.candles) if is_repair else self._against_stored(change.candles)
 
     def _against_stored(self, page: CandleBatch) -> Change:
         """The same page, compared with what the database holds over its whole span."""
@@ -232,7 +253,7 @@ class PageWriter:
         # A stored candle that the page leaves out stays and counts in the indicators.
         later = _merge(known[known.open_ms >= first_ms], page[page.open_ms >= first_ms])
         values = self._enrich(later, first_ms)
-        return Change(later, values, np.isin(later.open_ms, known.open_ms), int(is_revised.sum()))
+        return Change(later, values, np.isin(later.open_ms, known.open_ms), _at(known, page.open_ms[is_revised]))
 
     def _enrich(self, page: CandleBatch, first_ms: int) -> Mapping[str, FloatArray]:
         assert self._tail is not None
@@ -256,6 +277,11 @@ def _compared(page: CandleBatch, known: CandleBatch) -> tuple[BoolArray, BoolArr
     for name in PRICE_COLUMNS:
         is_revised[is_stored] |= getattr(page, name)[is_stored] != getattr(known, name)[stored_rows]
     return is_stored, is_revised
+
+
+def _at(candles: CandleBatch, opens_ms: IntArray) -> CandleBatch:
+    """Those that open at these times."""
+    return candles[np.isin(candles.open_ms, opens_ms)]
 
 
 def _merge(stored: CandleBatch, fresh: CandleBatch) -> CandleBatch:
