@@ -15,13 +15,14 @@ from functions.admin_models import (
     JobsQuery,
     NoQuery,
     PageQuery,
+    VerifyQuery,
     bad_cursor,
     parse_body,
     parse_query,
     parse_revision,
     read_cursor,
 )
-from functions.admin_views import coverage_view, document_view, job_view
+from functions.admin_views import coverage_view, document_view, job_view, verification_view
 from functions.gateway import respond
 from shared.domain.jobs import to_datetime, to_ms
 from shared.stores.candles import Series
@@ -106,6 +107,11 @@ def _revisions(call: Call) -> Response:
     return respond_page([document_view(each) for each in found], query.limit, str(found[-1]["_id"]) if found else None)
 
 
+def _verify(call: Call) -> Response:
+    query = parse_query(call.request, VerifyQuery)
+    return respond(verification_view(call.platform.series_verifier.verify(call.target_id, query.start, query.end)))
+
+
 def _coverage(call: Call) -> Response:
     query = parse_query(call.request, CoverageQuery)
     read = call.platform.coverage_reader.read
@@ -123,5 +129,6 @@ ROUTES: Final = (
     Route("POST", "/v1/jobs/{id}/resume", Role.OPERATOR, _resume),
     Route("GET", "/v1/jobs/{id}/runs", Role.VIEWER, _runs),
     Route("GET", "/v1/jobs/{id}/revisions", Role.VIEWER, _revisions),
+    Route("POST", "/v1/jobs/{id}/verify", Role.OPERATOR, _verify),
     Route("GET", "/v1/jobs/{id}/coverage", Role.VIEWER, _coverage),
 )

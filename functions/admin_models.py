@@ -250,6 +250,13 @@ class CoverageQuery(_Query):
     limit: int = Field(default=CANDLES_DEFAULT, ge=1, le=CANDLES_MAX)
 
 
+class VerifyQuery(_Query):
+    """start <= open time < end."""
+
+    start: Moment | None = None
+    end: Moment | None = None
+
+
 class AuditQuery(PageQuery):
     """Entries of one target, like `jobs/binance:BTC-USDT:1m`."""
 

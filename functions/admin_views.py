@@ -16,6 +16,7 @@ from shared.stores.database import Document
 from shared.usecases.ask_exchange import SymbolList
 from shared.usecases.read_coverage import Coverage
 from shared.usecases.record_changes import without_internals
+from shared.usecases.verify_series import Verification
 
 View = dict[str, Any]
 
@@ -73,6 +74,37 @@ def coverage_view(coverage: Coverage) -> View:
             for run, begin, end in zip(runs, begins, ends, strict=True)
         ],
         **({} if coverage.next_start_ms is None else {"next_start": ms_view(coverage.next_start_ms)}),
+    }
+
+
+def verification_view(found: Verification) -> View:
+    """What was held against the candles, and what is not as it should be."""
+    return {
+        "from": ms_view(found.start_ms),
+        "to": ms_view(found.end_ms),
+        "is_sound": found.ledger_differences_count + found.value_differences_count == 0,
+        "candles": found.candles_count,
+        "values": found.values_count,
+        "ledger_differences": {
+            "count": found.ledger_differences_count,
+            "items": [
+                {
+                    "from": ms_view(each.start_ms),
+                    "to": ms_view(each.end_ms),
+                    "said": each.said.value,
+                    "is_stored": each.is_stored,
+                }
+                for each in found.ledger_differences
+            ],
+        },
+        "value_differences": {
+            "count": found.value_differences_count,
+            "items": [
+                {"open_at": ms_view(each.open_ms), "field": each.field, "stored": each.stored, "computed": each.computed}
+                for each in found.value_differences
+            ],
+        },
+        **({} if found.next_start_ms is None else {"next_start": ms_view(found.next_start_ms)}),
     }
 
 

@@ -53,6 +53,7 @@ from shared.usecases.run_job import JobRunner
 from shared.usecases.series_jobs import SeriesHelpers
 from shared.usecases.series_upkeep import SeriesUpkeep
 from shared.usecases.shared_grants import SharedGrants
+from shared.usecases.verify_series import SeriesVerifier
 
 if TYPE_CHECKING:
     from shared.exchanges.ccxt_peers import BridgePeers
@@ -285,6 +286,11 @@ class Platform:
     def coverage_reader(self) -> CoverageReader:
         """The use case that reads the ledger of completeness."""
         return CoverageReader(self.database, self.jobs, self.ledger, load_spec)
+
+    @cached_property
+    def series_verifier(self) -> SeriesVerifier:
+        """The use case that holds ledger and values against the candles."""
+        return SeriesVerifier(self.jobs, self.candles, self.coverage_reader, SpecLists())
 
     @cached_property
     def user_tokens(self) -> UserTokens:
