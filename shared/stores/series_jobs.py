@@ -60,6 +60,14 @@ class SeriesJobs:
             session=session,
         )
 
+    def reassign(self, job_ids: Sequence[str], connector_id: str, session: ClientSession) -> None:
+        """Let another connector of the same exchange run those of the jobs that there are."""
+        self._collection.update_many(
+            {"_id": {"$in": list(job_ids)}},
+            {"$set": {"connector_id": connector_id}, "$inc": {"revision": 1}, "$currentDate": {"updated_at": True}},
+            session=session,
+        )
+
     def delete(self, job_ids: Sequence[str], session: ClientSession) -> None:
         """Remove those of the jobs that there are; their runs lose their leases."""
         self._collection.delete_many({"_id": {"$in": list(job_ids)}}, session=session)

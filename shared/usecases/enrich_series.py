@@ -8,7 +8,7 @@ asked of the exchange.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,10 @@ CHUNKS_MAX: Final = 2_000
 FOREVER_MS: Final = 2**47
 # More candles than the warm-up of any indicator, wherever the market stands still (domain/indicators.py).
 WARMUP_MAX: Final = 20_000
+
+
+# [start_ms, end_ms): what has changed; one that is empty, or ends before it begins, is what is left behind a change.
+Stretch: TypeAlias = tuple[int, int]
 
 
 class StaleAdded(Exception):
@@ -82,13 +86,13 @@ class SeriesEnricher:
             stretches, seq = self.series_jobs.read_stale(job.job_id)
             if not stretches:
                 return Enriched(values, chunks, True)
-            earlier = _backfill_before(keeping, stretches[0][0])
-            if earlier is not None:
+            first, earlier = _first_to_do(stretches, keeping)
+            if first is None:
                 return Enriched(values, chunks, False, earlier)
             if deadline.remaining_ms() < CHUNK_RESERVE_MS:
                 break
             try:
-                values += work.do_chunk(stretches, seq)
+                values += work.do_chunk(first, stretches, seq)
             except StaleAdded:
                 event("stale_added", "DEBUG", job_id=job.job_id)
         return Enriched(values, chunks, False)
@@ -119,9 +123,9 @@ class _Work:
     specs: tuple[IndicatorSpec, ...]
     reader: HistoryReader
 
-    def do_chunk(self, stretches: list[tuple[int, int]], seq: int) -> int:
-        """Compute the first stretch's next candles again; returns how many of them had other values."""
-        start_ms, end_ms = stretches[0]
+    def do_chunk(self, stretch: Stretch, stretches: list[Stretch], seq: int) -> int:
+        """Compute the next candles of one stretch again; returns how many of them had other values."""
+        start_ms, end_ms = stretch
         fields = tuple(name for spec in self.specs for name in spec.fields)
         chunk = self.enricher.candles.read_range(self.series, start_ms, FOREVER_MS, fields, limit=CHUNK)
         count = len(chunk.candles)
@@ -129,9 +133,10 @@ class _Work:
         differs = _differences(chunk, values)
         is_settled = count == 0 or (count < CHUNK or self._is_settled(chunk, values, end_ms))
         last_ms = int(chunk.candles.open_ms[-1]) if count else start_ms - 1
-        left = stretches[1:] if is_settled else [(last_ms + 1, end_ms), *stretches[1:]]
-        # What reached beyond the next stretches' beginnings has done that part of them.
-        left = _merged([(max(first, last_ms + 1), end) for first, end in left])
+        others = [other for other in stretches if other != stretch]
+        # What reached beyond the beginnings of those behind it has done that part of them.
+        left = [(max(first, last_ms + 1) if first >= start_ms else first, end) for first, end in others]
+        left = _merged(left if is_settled else [(last_ms + 1, end_ms), *left])
 
         def write(session: ClientSession) -> None:
             self._write(seq, left, chunk, values, differs, session)
@@ -145,7 +150,7 @@ class _Work:
     def _write(
         self,
         seq: int,
-        left: list[tuple[int, int]],
+        left: list[Stretch],
         chunk: StoredCandles,
         values: Mapping[str, FloatArray],
         differs: NDArray[np.bool_],
@@ -196,15 +201,30 @@ def _same(stored: FloatArray, computed: FloatArray) -> NDArray[np.bool_]:
     return np.asarray(both | (np.isnan(stored) & np.isnan(computed)))
 
 
-def _merged(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _merged(stretches: list[Stretch]) -> list[Stretch]:
     """The same work as stretches that neither overlap nor touch; empty ones stay, as they stand for what is behind them."""
-    merged: list[tuple[int, int]] = []
+    merged: list[Stretch] = []
     for start_ms, end_ms in sorted(stretches):
         if merged and start_ms <= max(merged[-1]):
             merged[-1] = (merged[-1][0], max(merged[-1][1], end_ms))
         else:
             merged.append((start_ms, end_ms))
     return merged
+
+
+def _first_to_do(stretches: list[Stretch], keeping: list[Document]) -> tuple[Stretch | None, str | None]:
+    """The first stretch that need not wait, and a backfill that others wait for.
+
+    Where only something before it has changed (it is empty), a backfill that is still to store candles before it would make
+    all of it stale again; candles that have changed themselves are not kept waiting.
+    """
+    waits_for: str | None = None
+    for start_ms, end_ms in stretches:
+        earlier = _backfill_before(keeping, start_ms) if start_ms == end_ms else None
+        if earlier is None:
+            return (start_ms, end_ms), None
+        waits_for = earlier
+    return None, waits_for
 
 
 def _backfill_before(keeping: list[Document], start_ms: int) -> str | None:

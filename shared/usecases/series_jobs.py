@@ -5,7 +5,8 @@ from typing import Final
 
 from pymongo.client_session import ClientSession
 
-from shared.domain.jobs import PRIORITIES, Job, JobKind, JobStatus, job_id_of, to_datetime
+from shared.domain.jobs import PRIORITIES, Job, JobKind, JobStatus, to_datetime
+from shared.stores.candles import Series
 from shared.stores.database import Document
 from shared.stores.series_jobs import SeriesJobs
 
@@ -21,8 +22,11 @@ def series_fields(job: Job) -> Document:
 
 
 def helper_id(job: Job, kind: JobKind) -> str:
-    """Id of the repair or enrich job of the series that a job keeps: `binance:BTC-USDT:1m:repair`."""
-    return f"{job_id_of(job.connector_id, job.symbol, job.timeframe.name)}:{kind.value}"
+    """Id of the repair or enrich job of the series that a job keeps: `binance:BTC-USDT:1m:repair`.
+
+    By the exchange and not by the connector: two at work on one series' values would overwrite each other's.
+    """
+    return f"{Series(job.exchange, job.symbol, job.timeframe.name).series_id}:{kind.value}"
 
 
 def helper_document(job: Job, kind: JobKind, start_ms: int, end_ms: int) -> Document:

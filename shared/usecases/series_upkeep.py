@@ -47,9 +47,14 @@ class SeriesUpkeep:
             merged = merge_spans([*((first, end) for first, end in spans), job.asked_span])
             kept = [(grid.open_at(first), grid.open_at(end)) for first, end in merged]
             self.ledger.asked.write_asked(series.series_id, kept, session)
-        others = self.ledger.series_jobs.list_keeping(series_fields(job), session)
-        if not any(other["connector_id"] == job.connector_id and other["_id"] != job.job_id for other in others):
-            self.ledger.series_jobs.delete([helper_id(job, kind) for kind in _HELPERS], session)
+        keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
+        connectors = [other["connector_id"] for other in keeping if other["_id"] != job.job_id]
+        helper_ids = [helper_id(job, kind) for kind in _HELPERS]
+        if not connectors:
+            self.ledger.series_jobs.delete(helper_ids, session)
+        elif job.connector_id not in connectors:
+            # Else the connector could not be deleted for them.
+            self.ledger.series_jobs.reassign(helper_ids, connectors[0], session)
 
     def on_drop(self, document: Document, session: ClientSession) -> None:
         """The candles go: nothing is known of the series any more."""

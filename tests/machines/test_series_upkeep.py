@@ -180,3 +180,22 @@ def test_raw_candles_are_stored_where_indicators_fail_and_get_their_values_later
     platform.database.collection("jobs").update_one({"_id": f"{job_id}:enrich"}, {"$set": {"next_run_at": to_datetime(0)}})
     run_until_caught_up(platform, f"{job_id}:enrich")
     assert_truth(platform, back(1_500))
+
+
+def test_two_connectors_of_one_exchange_share_the_helpers_and_hand_them_over(
+    platform: Platform, simulator: SimulatorProcess
+) -> None:
+    add_connector(platform, connector_id="second", base_url=simulator.base_url("binance"), windows=WIDE)
+    hide(simulator, back(700), back(690))
+    live_id = add_job(platform, start_ms=back(1_000))
+    run_until_caught_up(platform, live_id)
+    backfill_id = add_job(platform, connector_id="second", start_ms=back(2_000), end_ms=back(1_000))
+    run_until_caught_up(platform, backfill_id)
+    simulator.set_faults()
+    helpers = {job["_id"]: job["connector_id"] for job in platform.jobs.list_({"kind": {"$in": ["repair", "enrich"]}})}
+    assert helpers == {"binance:BTC-USDT:1m:repair": "binance", "binance:BTC-USDT:1m:enrich": "second"}
+    platform.job_manager.delete(backfill_id, None, AUTHOR, with_candles=False)
+    assert platform.jobs.count({"connector_id": "second"}) == 0
+    for kind in ("repair", "enrich"):
+        run_until_caught_up(platform, f"{live_id}:{kind}")
+    assert_truth(platform, back(2_000))
