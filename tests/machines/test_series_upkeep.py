@@ -163,6 +163,30 @@ def test_a_candle_stored_after_a_chunk_was_read_is_not_left_with_old_values(
     assert_truth(platform, back(1_000), end_ms=CLOSED_MS + MINUTE_MS)
 
 
+def test_candles_repaired_after_a_chunk_was_read_are_not_forgotten(
+    platform: Platform, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hide(simulator, back(600), back(500))
+    job_id = add_job(platform, start_ms=back(1_000))
+    run_until_caught_up(platform, job_id)
+    hide(simulator, back(550), back(500))
+    run_once(platform, f"{job_id}:repair")
+    simulator.set_faults()
+    is_first, read_range = [True], platform.candles.read_range
+
+    def overtaken(*args: object, **options: object) -> object:
+        found = read_range(*args, **options)  # type: ignore[arg-type]
+        if is_first and "limit" in options:
+            is_first.clear()
+            run_once(platform, f"{job_id}:repair")
+        return found
+
+    monkeypatch.setattr(platform.candles, "read_range", overtaken)
+    run_until_caught_up(platform, f"{job_id}:enrich")
+    assert not is_first
+    assert_truth(platform, back(1_000))
+
+
 def test_raw_candles_are_stored_where_indicators_fail_and_get_their_values_later(
     platform: Platform, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
