@@ -36,6 +36,8 @@ BRANCHES_MAX: Final = 100
 # All that a pass lists or claims comes in one reply (the server's own default is 101 documents).
 LISTED_BATCH: Final = 10_000
 _ALL_PRIORITIES: Final = tuple(sorted(set(PRIORITIES.values())))
+# What a run has to know of its job once it has written: others may have changed it meanwhile.
+_KEPT_FIELDS: Final = ("status", "slot_ledger", "epoch", "indicators", "wakes")
 # A released lock. As an expression it replaces the lock; a bare document in $set would be merged into it.
 _ONLY_FENCE: Final[Document] = {"$mergeObjects": [{"fence": "$lock.fence"}]}
 # Slots that pass until the next try are counted under this reason; jobs without slots stay without.
@@ -217,7 +219,7 @@ class JobLeases:
     ) -> Document:
         """A page's cursor and totals, and the lease renewed, in the transaction that stores its candles.
 
-        Returns {status, epoch} as they now are.
+        Returns {status, epoch, indicators} as they now are.
 
         Raises:
             LeaseLost: the fence has moved on; the transaction must not commit.
@@ -258,7 +260,7 @@ class JobLeases:
         A run that was asked for meanwhile is due at once, and a status that was changed meanwhile (paused) stays. `done` is
         written only if the job's end still is `end_at`; if it was moved meanwhile, the job goes on at once. `ledgers` are the
         slot ledger as it was read (None: there was none) and as it is to be; one that was changed meanwhile stays. Returns
-        {status, slot_ledger, epoch} as they now are.
+        {status, slot_ledger, epoch, ...} as they now are.
 
         Raises:
             LeaseLost: the fence has moved on; the transaction must not commit.
@@ -294,7 +296,7 @@ class JobLeases:
         document = self._collection.find_one_and_update(
             {"_id": job_id, "lock.fence": fence, "lock.run_id": {"$ne": None}},
             [{"$set": fields}],
-            projection={"status": 1, "slot_ledger": 1, "epoch": 1},
+            projection=_KEPT_FIELDS,
             return_document=ReturnDocument.AFTER,
             session=session,
         )

@@ -37,7 +37,10 @@ class SeriesJobs:
         return list(found.limit(SERIES_JOBS_MAX))
 
     def wake(self, document: Document, delay_ms: int, session: ClientSession) -> None:
-        """Make a job that a series needs, due after `delay_ms`, or let it run again if it is done; else leave it alone."""
+        """Make a job that a series needs, due after `delay_ms`, or let it run again if it is done; else count it as woken.
+
+        A run that is about to end as done sees by `wakes` that there is more to do, or conflicts with this transaction.
+        """
         found = self._collection.find_one({"_id": document["_id"]}, {"status": 1}, session=session)
         due = {"next_run_at": {"$add": ["$$NOW", delay_ms]}, "updated_at": "$$NOW"}
         if found is None:
@@ -51,6 +54,12 @@ class SeriesJobs:
                 [{"$set": {**again, "revision": {"$add": ["$revision", 1]}, **due}}],
                 session=session,
             )
+        else:
+            self._collection.update_one({"_id": document["_id"]}, {"$inc": {"wakes": 1}}, session=session)
+
+    def touch_stale(self, job_id: str, session: ClientSession) -> None:
+        """Let a chunk that an enrich job is at work on be computed again: candles have changed that it may have read."""
+        self._collection.update_one({"_id": job_id}, {"$inc": {"stale_seq": 1}}, session=session)
 
     def move(self, job_ids: Sequence[str], before: str, after: str, session: ClientSession) -> None:
         """Those of the jobs that have the status `before` get `after`; a run on its way ends with its page."""
@@ -102,9 +111,13 @@ class SeriesJobs:
         return matched == 1
 
     def next_epoch(self, series: Document, from_ms: int, own_id: str, session: ClientSession) -> None:
-        """Tell the series' other jobs that have come past `from_ms` that what they hold of its candles may have changed."""
+        """Tell the series' other jobs that have come past `from_ms` that what they hold of its candles may have changed.
+
+        Those without a cursor too: a first run may have read candles before its first page has landed.
+        """
+        has_come = [{"cursor.last_ts": {"$gte": to_datetime(from_ms)}}, {"cursor.last_ts": None}]
         self._collection.update_many(
-            {**series, "kind": {"$in": _KEEPING}, "cursor.last_ts": {"$gte": to_datetime(from_ms)}, "_id": {"$ne": own_id}},
+            {**series, "kind": {"$in": _KEEPING}, "$or": has_come, "_id": {"$ne": own_id}},
             {"$inc": {"epoch": 1}},
             session=session,
         )

@@ -76,16 +76,16 @@ class SeriesEnricher:
             LeaseLost: somebody else has the job now.
             StorageUnavailable: what was done so far is stored, and what is left is known.
         """
-        keeping = self.series_jobs.list_keeping(series_fields(job))
-        specs = self._specs(keeping)
         series = Series(job.exchange, job.symbol, job.timeframe.name)
-        reader = HistoryReader(self.candles, series, specs)
-        work = _Work(self, job, fence, session, series, specs, reader)
         values = 0
         for chunks in range(CHUNKS_MAX):
             stretches, seq = self.series_jobs.read_stale(job.job_id)
             if not stretches:
                 return Enriched(values, chunks, True)
+            # After the stretches: a list that is changed in between adds one, and this chunk will not land.
+            keeping = self.series_jobs.list_keeping(series_fields(job))
+            specs = self._specs(keeping)
+            work = _Work(self, job, fence, session, series, specs, HistoryReader(self.candles, series, specs))
             first, earlier = _first_to_do(stretches, keeping)
             if first is None:
                 return Enriched(values, chunks, False, earlier)

@@ -176,7 +176,7 @@ class _Run:
         )
         self._fetcher = PageFetcher(
             job,
-            self._plan(series, client),
+            self._plan(series, connector, client),
             connector,
             client,
             runner.limits,
@@ -186,13 +186,14 @@ class _Run:
             runner.rng,
         )
 
-    def _plan(self, series: Series, client: ExchangeClient) -> WindowPlan:
+    def _plan(self, series: Series, connector: Connector, client: ExchangeClient) -> WindowPlan:
         """What is to be asked for: a range, or of a repair what is missing."""
         job, grid = self._job, self._job.timeframe
         if job.kind is not JobKind.REPAIR:
             return RangePlan(grid, job.start_ms, job.end_ms)
         page_limit = client.spec.candles.limit_of(grid.name)
-        end = grid.number(grid.closed_end(self._clock.now_ms()))
+        # What is younger may yet be published.
+        end = grid.number(grid.closed_end(self._clock.now_ms() - connector.publish_grace_ms))
         return GapPlan(grid, self._runner.ledger.plan_repair(series, job, page_limit, end))
 
     def _follow(self, connector: Connector) -> RunResult:
@@ -269,7 +270,11 @@ class _Run:
 
     def _end_without_page(self, step: object, connector: Connector) -> RunResult:
         now_ms = self._clock.now_ms()
-        return self._finish(self._endings.without_page(step, connector, now_ms, self._cursor_ms, self._attempt()))
+        try:
+            return self._finish(self._endings.without_page(step, connector, now_ms, self._cursor_ms, self._attempt()))
+        except StaleAdded:
+            # A hole was found while the repair was about to be done.
+            return self._finish(Ending(RunOutcome.MORE, now_ms, 0))
 
     def _attempt(self) -> int:  # failed runs in a row: one that got on ends the row, however it ends itself
         return 0 if self._stored_pages else self._job.attempt
@@ -325,6 +330,9 @@ class _Run:
         )
         if job.kind is JobKind.ENRICH and ending.outcome is RunOutcome.DONE:
             runner.enricher.check_nothing_is_stale(job, session)
+        is_woken = after.get("wakes", 0) != self._document.get("wakes", 0)
+        if job.kind is JobKind.REPAIR and ending.outcome is RunOutcome.DONE and is_woken:
+            raise StaleAdded
         if planned:
             record["slots"] = slots.settle(planned, after, runner.leases, self._fence, session)
         if self._writer is not None and settled is not None:

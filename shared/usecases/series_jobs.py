@@ -64,6 +64,19 @@ class SeriesHelpers:
         """Intervals of [start_ms, end_ms) are missing."""
         self.series_jobs.wake(helper_document(job, JobKind.REPAIR, start_ms, end_ms), REPAIR_APART_MS, session)
 
+    def note_revised(self, job: Job, session: ClientSession) -> None:
+        """Stored candles have changed together with their values."""
+        self.series_jobs.touch_stale(helper_id(job, JobKind.ENRICH), session)
+
+    def note_page(self, job: Job, start_ms: int, session: ClientSession) -> bool:
+        """Candles from there on were stored by a job that does not follow the market: others may have read what was there.
+
+        Returns whether another job of the series computes other indicators, which these candles do not have.
+        """
+        self.series_jobs.next_epoch(series_fields(job), start_ms, job.job_id, session)
+        keeping = self.series_jobs.list_keeping(series_fields(job), session)
+        return any(list(other["indicators"]) != list(job.indicators) for other in keeping)
+
     def want_enriching(self, job: Job, start_ms: int, end_ms: int | None, session: ClientSession) -> None:
         """Candles of [start_ms, end_ms) have changed (None: to the end): what depends on them is stale from there on.
 

@@ -52,7 +52,10 @@ class SeriesUpkeep:
         helper_ids = [helper_id(job, kind) for kind in _HELPERS]
         if not connectors:
             self.ledger.series_jobs.delete(helper_ids, session)
-        elif job.connector_id not in connectors:
+            return
+        # A pause that was the live job's ends with it.
+        self.on_resume(document, session)
+        if job.connector_id not in connectors:
             # Else the connector could not be deleted for them.
             self.ledger.series_jobs.reassign(helper_ids, connectors[0], session)
 

@@ -168,7 +168,7 @@ class PageWriter:
         Raises:
             TailMoved: others have changed what the page's values were computed from; the transaction must not commit.
         """
-        if after.get("epoch", 0) != self.epoch and len(change.candles):
+        if len(change.candles) and (after.get("epoch", 0) != self.epoch or self._is_overtaken(change, session)):
             raise TailMoved(after.get("epoch", 0))
         for is_replaced in (False, True):
             rows = change.is_stored == is_replaced
@@ -182,16 +182,36 @@ class PageWriter:
             self.revisions.append(self.series.series_id, run_id, change.corrected, new, self.clock.now_ms(), session)
         self.keeper.write(settled, session)
         if len(change.candles):
-            self._mark_stale(change, session)
+            self._mark_stale(change, after, session)
 
-    def _mark_stale(self, change: Change, session: ClientSession) -> None:
+    def _is_following(self, change: Change) -> bool:
+        """Whether the page is of a job that follows the market: nobody stores candles after its own."""
+        return self.job.kind is JobKind.LIVE and len(change.candles) <= FOLLOWING_MAX
+
+    def _is_overtaken(self, change: Change, session: ClientSession) -> bool:
+        """Whether others have stored candles between those that the page's values were computed from and its end."""
+        if self.job.kind is JobKind.REPAIR or self._tail is None or self._is_following(change):
+            return False
+        first_ms, end_ms = int(change.candles.open_ms[0]), int(change.candles.open_ms[-1]) + 1
+        before = self._tail.before(first_ms).stored.candles.open_ms
+        start_ms = int(before[-1]) + 1 if len(before) else 0
+        found = self.candles.read_open_times(self.series, start_ms, end_ms, session)
+        return len(np.setdiff1d(found, change.candles.open_ms)) > 0
+
+    def _mark_stale(self, change: Change, after: Document, session: ClientSession) -> None:
         first_ms, last_ms = int(change.candles.open_ms[0]), int(change.candles.open_ms[-1])
         is_bare = bool(self.specs) and not change.values
-        if self.job.kind is JobKind.REPAIR or is_bare:
+        is_old_list = list(after["indicators"]) != list(self.job.indicators)
+        if self.job.kind is JobKind.REPAIR or is_bare or is_old_list:
             self.helpers.want_enriching(self.job, first_ms, last_ms + 1, session)
             return
-        if self.job.kind is JobKind.LIVE and len(change.candles) <= FOLLOWING_MAX:
-            return  # nobody stores candles after those of a job that follows the market
+        if self._is_following(change):
+            if change.is_stored.any():
+                self.helpers.note_revised(self.job, session)
+            return
+        if self.helpers.note_page(self.job, first_ms, session):
+            self.helpers.want_enriching(self.job, first_ms, last_ms + 1, session)
+            return
         next_ms = self.candles.find_next_open(self.series, last_ms, session)
         if next_ms is not None:
             # These values are right; those behind them were computed without this page.
