@@ -102,7 +102,7 @@ class Wire:
 
     `errors` has for a status what `write_error` is told, in front of the status, or the whole answer; None is for every status
     that is not among them. Who is too fast gets the answer of `throttle_status`, who is banned that of `ban_status` if there is
-    one, or both what `refuse` says; with the headers of `told_wait` ({ms} and {s}: for how long; {at_s}: until when).
+    one, or both what `refuse` says; with the headers of `told_wait` ({ms}, {s}: for how long; {at_ms}, {at_s}: until when).
     `told_usage` goes on every answer: the {limit} of a window, what is {remaining} and what is {used} of it; a name may hold
     the window's period as {number} and {letter}. All windows are told of, or that of `told_period_ms`.
     """
@@ -132,7 +132,7 @@ class Wire:
         status = self.ban_status if verdict.status == "banned" else None
         reply = self.refuse(verdict, now_ms) if self.refuse else self.error(status or self.throttle_status)
         wait_ms = verdict.retry_after_ms
-        wait = {"ms": wait_ms, "s": -(-wait_ms // 1_000), "at_s": -(-(now_ms + wait_ms) // 1_000)}
+        wait = {"ms": wait_ms, "s": -(-wait_ms // 1_000), "at_ms": now_ms + wait_ms, "at_s": -(-(now_ms + wait_ms) // 1_000)}
         return replace(reply, headers={name: text.format(**wait) for name, text in self.told_wait.items()})
 
     def usage_headers(self, window: Window) -> dict[str, str]:

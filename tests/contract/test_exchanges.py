@@ -15,7 +15,7 @@ from shared.exchanges.catalog import EXCHANGES, load_spec
 from shared.exchanges.client import ExchangeClient
 from shared.exchanges.error_form import Outcome
 from shared.exchanges.http_session import open_session
-from shared.exchanges.spec import Paging
+from shared.exchanges.spec import EmptyIntervals, Paging
 from tests.contract.bench import Bench
 from tests.contract.cases import CASES
 from tests.contract.ccxt_peer import rows_of
@@ -203,6 +203,14 @@ def test_a_fault_that_looks_like_an_unknown_symbol_is_no_rejection_of_a_known_on
             client.fetch_ohlcv(case.unknown, "1m", start_ms, NOW_MS)
         assert len(client.fetch_ohlcv(case.symbol, "1m", start_ms, NOW_MS).candles)
     simulator.set_faults()
+
+
+@pytest.mark.parametrize("exchange", ALL)
+def test_spec_and_simulator_agree_on_intervals_without_trades(exchange: str) -> None:
+    is_omitted = load_spec(exchange).empty_intervals is EmptyIntervals.OMITTED
+    assert is_omitted == WIRES[exchange].omits_empty, (
+        f"{exchange}: one of spec.empty_intervals and the wire's omits_empty is wrong"
+    )
 
 
 def test_every_exchange_can_be_simulated() -> None:

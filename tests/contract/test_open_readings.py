@@ -100,7 +100,7 @@ def test_nothing_is_lost_however_the_bounds_are_taken(
     assert walk(Bench(exchange).client(), symbol, "1m", start_ms) == truth(exchange, symbol, "1m", start_ms, end_ms)
 
 
-def test_whose_bounds_are_said_to_be_unknown_is_read_each_way() -> None:
+def test_every_exchange_whose_bounds_are_said_to_be_unknown_is_read_each_way() -> None:
     """The words of docs/exchanges.md: whether the end (the bounds) is among the rows, or counts."""
     text = (REPOSITORY / "docs" / "exchanges.md").read_text().partition("## What is not verified")[2]
     said = dict(re.findall(r"^- \*\*(\w+)\*\*: (.*?)(?=^- |\Z)", text, re.MULTILINE | re.DOTALL))
