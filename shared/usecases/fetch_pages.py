@@ -132,7 +132,8 @@ class PageFetcher:
             settled_end_ms = job.timeframe.closed_end(max(0, now_ms - self.connector.publish_grace_ms))
             if not self._overlap or settled_end_ms <= window.new_ms:
                 advance = replace(advance, is_pending=True, is_caught_up=True)
-        if advance.is_caught_up and self.plan.has_more(advance.cursor_ms):
+        has_moved = advance.cursor_ms != self._cursor_ms
+        if advance.is_caught_up and has_moved and self.plan.has_more(advance.cursor_ms):
             advance = replace(advance, is_caught_up=False)
         self._cursor_ms = advance.cursor_ms
         self._overlap = 0

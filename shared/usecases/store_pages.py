@@ -153,8 +153,10 @@ class PageWriter:
             try:
                 return self.database.transact(partial(_with_change, write, change), self.session), change
             except BulkWriteError as exc:
-                if not is_duplicate_key(exc) or attempt == STORE_TRIES_MAX:
+                if not is_duplicate_key(exc):
                     raise
+                if attempt == STORE_TRIES_MAX:
+                    raise StorageUnavailable(f"{self.job.job_id}: others keep storing the candles of this page") from exc
                 change = self._anew(change)
             except TailMoved as exc:
                 if attempt == STORE_TRIES_MAX:
