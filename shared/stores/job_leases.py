@@ -37,7 +37,7 @@ BRANCHES_MAX: Final = 100
 LISTED_BATCH: Final = 10_000
 _ALL_PRIORITIES: Final = tuple(sorted(set(PRIORITIES.values())))
 # What a run has to know of its job once it has written: others may have changed it meanwhile.
-_KEPT_FIELDS: Final = ("status", "slot_ledger", "epoch", "indicators", "wakes")
+_KEPT_FIELDS: Final = ("status", "slot_ledger", "epoch", "indicators", "codes_until")
 # A released lock. As an expression it replaces the lock; a bare document in $set would be merged into it.
 _ONLY_FENCE: Final[Document] = {"$mergeObjects": [{"fence": "$lock.fence"}]}
 # Slots that pass until the next try are counted under this reason; jobs without slots stay without.
@@ -217,9 +217,7 @@ class JobLeases:
         lease_ms: int,
         session: ClientSession,
     ) -> Document:
-        """A page's cursor and totals, and the lease renewed, in the transaction that stores its candles.
-
-        Returns {status, epoch, indicators} as they now are.
+        """A page's cursor and totals, and the lease renewed, in the transaction that stores its candles. Returns as `finish`.
 
         Raises:
             LeaseLost: the fence has moved on; the transaction must not commit.
@@ -245,6 +243,7 @@ class JobLeases:
         *,
         status: str | None,
         end_at: datetime | None = None,
+        wakes: int = 0,
         next_run_at: datetime,
         attempt: int,
         last_error: Document | None,
@@ -258,14 +257,15 @@ class JobLeases:
         """The last write of a run: the lease is released (the fence stays) and the next run set. `status` None leaves it.
 
         A run that was asked for meanwhile is due at once, and a status that was changed meanwhile (paused) stays. `done` is
-        written only if the job's end still is `end_at`; if it was moved meanwhile, the job goes on at once. `ledgers` are the
+        only written if the job's end still is `end_at` and it was woken `wakes` times; else it goes on at once. `ledgers`: the
         slot ledger as it was read (None: there was none) and as it is to be; one that was changed meanwhile stays. Returns
-        {status, slot_ledger, epoch, ...} as they now are.
+        what others may have changed, as it now is.
 
         Raises:
             LeaseLost: the fence has moved on; the transaction must not commit.
         """
-        is_moved = {"$and": [status == "done", {"$ne": ["$end_at", end_at]}]}
+        is_other = [{"$ne": ["$end_at", end_at]}, {"$ne": [{"$ifNull": ["$wakes", 0]}, wakes]}]
+        is_moved = {"$and": [status == "done", {"$or": is_other}]}
         is_to_change = {"$and": [{"$eq": ["$status", "active"]}, {"$not": [is_moved]}]}
         changed_status = {} if status is None else {"status": {"$cond": [is_to_change, status, "$status"]}}
         requested = {"$or": [{"$ifNull": ["$run_requested", False]}, is_moved]}

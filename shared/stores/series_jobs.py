@@ -11,7 +11,7 @@ from typing import Final
 
 from pymongo.client_session import ClientSession
 
-from shared.domain.jobs import KEEPING_KINDS, to_datetime, to_ms
+from shared.domain.jobs import KEEPING_KINDS, JobKind, to_datetime, to_ms
 from shared.stores.database import Database, Document
 
 COLLECTION: Final = "jobs"
@@ -39,7 +39,7 @@ class SeriesJobs:
     def wake(self, document: Document, delay_ms: int, session: ClientSession) -> None:
         """Make a job that a series needs, due after `delay_ms`, or let it run again if it is done; else count it as woken.
 
-        A run that is about to end as done sees by `wakes` that there is more to do, or conflicts with this transaction.
+        A run that ends as done meanwhile goes on (`JobLeases.finish` compares `wakes`), or conflicts with this transaction.
         """
         found = self._collection.find_one({"_id": document["_id"]}, {"status": 1}, session=session)
         due = {"next_run_at": {"$add": ["$$NOW", delay_ms]}, "updated_at": "$$NOW"}
@@ -109,6 +109,16 @@ class SeriesJobs:
             {"_id": job_id, "stale_seq": seq}, {"$set": {"stale": stale}}, session=session
         ).matched_count
         return matched == 1
+
+    def raise_codes_until(self, series: Document, end_ms: int, own_id: str, session: ClientSession) -> None:
+        """Tell the series' live job, if it has not come to `end_ms`, that the ledger speaks of intervals up to there."""
+        end_at = to_datetime(end_ms)
+        is_ahead = [{"cursor.last_ts": {"$lt": end_at}}, {"cursor.last_ts": None}]
+        self._collection.update_many(
+            {**series, "kind": JobKind.LIVE.value, "$or": is_ahead, "_id": {"$ne": own_id}},
+            {"$max": {"codes_until": end_at}},
+            session=session,
+        )
 
     def next_epoch(self, series: Document, from_ms: int, own_id: str, session: ClientSession) -> None:
         """Tell the series' other jobs that have come past `from_ms` that what they hold of its candles may have changed.

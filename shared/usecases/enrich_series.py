@@ -8,6 +8,7 @@ asked of the exchange.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final, TypeAlias
 
 import numpy as np
@@ -39,7 +40,6 @@ FOREVER_MS: Final = 2**47
 # More candles than the warm-up of any indicator, wherever the market stands still (domain/indicators.py).
 WARMUP_MAX: Final = 20_000
 
-
 # [start_ms, end_ms): what has changed; one that is empty, or ends before it begins, is what is left behind a change.
 Stretch: TypeAlias = tuple[int, int]
 
@@ -48,14 +48,13 @@ class StaleAdded(Exception):
     """Stretches were added while a chunk was computed: it may be wrong by now."""
 
 
-@dataclass(frozen=True, slots=True)
-class Enriched:
-    """What one run has done. `is_done`: nothing is stale any more; `waits_for`: a backfill that has to end first."""
+class Enriched(StrEnum):
+    """Why a run ends: nothing is stale any more, a backfill has to end first, the job was paused, or the time is up."""
 
-    values: int
-    chunks: int
-    is_done: bool
-    waits_for: str | None = None
+    DONE = "done"
+    WAITS = "waits"
+    PAUSED = "paused"
+    MORE = "more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +76,25 @@ class SeriesEnricher:
             StorageUnavailable: what was done so far is stored, and what is left is known.
         """
         series = Series(job.exchange, job.symbol, job.timeframe.name)
-        values = 0
-        for chunks in range(CHUNKS_MAX):
+        for _ in range(CHUNKS_MAX):
             stretches, seq = self.series_jobs.read_stale(job.job_id)
             if not stretches:
-                return Enriched(values, chunks, True)
+                return Enriched.DONE
             # After the stretches: a list that is changed in between adds one, and this chunk will not land.
             keeping = self.series_jobs.list_keeping(series_fields(job))
             specs = self._specs(keeping)
             work = _Work(self, job, fence, session, series, specs, HistoryReader(self.candles, series, specs))
-            first, earlier = _first_to_do(stretches, keeping)
+            first = _first_to_do(stretches, keeping)
             if first is None:
-                return Enriched(values, chunks, False, earlier)
+                return Enriched.WAITS
             if deadline.remaining_ms() < CHUNK_RESERVE_MS:
                 break
             try:
-                values += work.do_chunk(first, stretches, seq)
+                if work.do_chunk(first, stretches, seq) != JobStatus.ACTIVE:
+                    return Enriched.PAUSED
             except StaleAdded:
                 event("stale_added", "DEBUG", job_id=job.job_id)
-        return Enriched(values, chunks, False)
-
-    def check_nothing_is_stale(self, job: Job, session: ClientSession) -> None:
-        """In the transaction that ends a job as done. Raises StaleAdded."""
-        if self.series_jobs.read_stale(job.job_id, session)[0]:
-            raise StaleAdded
+        return Enriched.MORE
 
     def _specs(self, keeping: list[Document]) -> tuple[IndicatorSpec, ...]:
         """What all jobs of the series compute; of two with one label that of the live job, else of the first."""
@@ -123,29 +117,29 @@ class _Work:
     specs: tuple[IndicatorSpec, ...]
     reader: HistoryReader
 
-    def do_chunk(self, stretch: Stretch, stretches: list[Stretch], seq: int) -> int:
-        """Compute the next candles of one stretch again; returns how many of them had other values."""
+    def do_chunk(self, stretch: Stretch, stretches: list[Stretch], seq: int) -> str:
+        """Compute the next candles of one stretch again, and write those that had other values. Returns the job's status."""
         start_ms, end_ms = stretch
         fields = tuple(name for spec in self.specs for name in spec.fields)
         chunk = self.enricher.candles.read_range(self.series, start_ms, FOREVER_MS, fields, limit=CHUNK)
         count = len(chunk.candles)
         values = self._compute(start_ms, chunk.candles) if fields else {}
         differs = _differences(chunk, values)
-        is_settled = count == 0 or (count < CHUNK or self._is_settled(chunk, values, end_ms))
+        is_settled = count < CHUNK or self._is_settled(chunk, values, end_ms)
         last_ms = int(chunk.candles.open_ms[-1]) if count else start_ms - 1
         others = [other for other in stretches if other != stretch]
         # What reached beyond the beginnings of those behind it has done that part of them.
         left = [(max(first, last_ms + 1) if first >= start_ms else first, end) for first, end in others]
         left = _merged(left if is_settled else [(last_ms + 1, end_ms), *left])
 
-        def write(session: ClientSession) -> None:
-            self._write(seq, left, chunk, values, differs, session)
+        def write(session: ClientSession) -> str:
+            status = self._write(seq, left, chunk, values, differs, session)
             if count < CHUNK and self.enricher.candles.find_next_open(self.series, last_ms, session) is not None:
                 # Since it was read: its values continue from those that are replaced here.
                 raise StaleAdded
+            return status
 
-        self.enricher.database.transact(write, self.session)
-        return int(differs.sum())
+        return self.enricher.database.transact(write, self.session)
 
     def _write(
         self,
@@ -155,12 +149,12 @@ class _Work:
         values: Mapping[str, FloatArray],
         differs: NDArray[np.bool_],
         session: ClientSession,
-    ) -> None:
+    ) -> str:
         enricher, job = self.enricher, self.job
         if not enricher.series_jobs.replace_stale(job.job_id, seq, left, session):
             raise StaleAdded
         count = int(differs.sum())
-        enricher.leases.record_page(
+        after = enricher.leases.record_page(
             job.job_id, self.fence, cursor=None, added={"enriched": count}, lease_ms=enricher.lease_ms, session=session
         )
         if count:
@@ -168,6 +162,7 @@ class _Work:
             changed = {name: column[differs] for name, column in values.items()}
             enricher.candles.set_values(self.series, opens_ms, changed, session)
             enricher.series_jobs.next_epoch(series_fields(job), int(opens_ms[0]), job.job_id, session)
+        return str(after["status"])
 
     def _compute(self, start_ms: int, candles: CandleBatch) -> Mapping[str, FloatArray]:
         history = self.reader.read_before(start_ms, 1)
@@ -212,26 +207,13 @@ def _merged(stretches: list[Stretch]) -> list[Stretch]:
     return merged
 
 
-def _first_to_do(stretches: list[Stretch], keeping: list[Document]) -> tuple[Stretch | None, str | None]:
-    """The first stretch that need not wait, and a backfill that others wait for.
+def _first_to_do(stretches: list[Stretch], keeping: list[Document]) -> Stretch | None:
+    """The first stretch that need not wait for a backfill, None if all do.
 
     Where only something before it has changed (it is empty), a backfill that is still to store candles before it would make
     all of it stale again; candles that have changed themselves are not kept waiting.
     """
-    waits_for: str | None = None
-    for start_ms, end_ms in stretches:
-        earlier = _backfill_before(keeping, start_ms) if start_ms == end_ms else None
-        if earlier is None:
-            return (start_ms, end_ms), None
-        waits_for = earlier
-    return None, waits_for
-
-
-def _backfill_before(keeping: list[Document], start_ms: int) -> str | None:
-    """An active backfill that is still to store candles before that moment: its end will make all of this stale again."""
-    for document in keeping:
-        if document["kind"] == JobKind.BACKFILL and document["status"] == JobStatus.ACTIVE:
-            cursor_at = document["cursor"]["last_ts"]
-            if to_ms(document["start_at"] if cursor_at is None else cursor_at) < start_ms:
-                return str(document["_id"])
-    return None
+    backfills = [each for each in keeping if each["kind"] == JobKind.BACKFILL and each["status"] == JobStatus.ACTIVE]
+    reached = [to_ms(each["cursor"]["last_ts"] or each["start_at"]) for each in backfills]
+    earliest_ms = min(reached, default=FOREVER_MS)
+    return next((each for each in stretches if each[0] != each[1] or each[0] <= earliest_ms), None)

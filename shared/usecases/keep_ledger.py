@@ -26,8 +26,7 @@ from shared.stores.series_jobs import SeriesJobs
 from shared.usecases.fetch_pages import Page
 from shared.usecases.series_jobs import SeriesHelpers, series_fields
 
-# A live job that follows the market asks for what nobody has asked for before: its pages need no look at the ledger. More
-# intervals at once than that, and it is catching up, perhaps over what another job had asked for.
+# A live job that asks for more intervals at once than this is catching up, perhaps over what another job had asked for.
 FOLLOWING_MAX: Final = 10
 
 
@@ -65,10 +64,15 @@ class SeriesLedger:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What a group of pages means for the ledger. `late` are numbers of candles that came after all, before what was asked."""
+    """What a group of pages means for the ledger. `late` are numbers of candles that came after all, before what was asked.
+
+    `is_following`: they are of a live job at the market's end. What it asks for nobody has asked for before (but for what its
+    `codes_until` says), and nobody stores candles behind it.
+    """
 
     asked: Sequence[Asked]
     late: IntArray
+    is_following: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +99,22 @@ class LedgerKeeper:
             numbers = grid.numbers(page.fetched.candles.open_ms)
             begins = None if history_ms is None else grid.number(grid.ceil(history_ms))
             asked.append(Asked(first, end, numbers[(numbers >= first) & (numbers < end)], begins))
-        return Settled(asked, grid.numbers(late_ms))
+        # Of a job's first page it is not known what there was before it.
+        is_short = all(grid.count(page.window.new_ms, page.advance.closed_end_ms) <= FOLLOWING_MAX for page in pages)
+        is_following = self.job.kind is JobKind.LIVE and self.job.cursor_ms is not None and is_short
+        return Settled(asked, grid.numbers(late_ms), is_following)
 
-    def write(self, settled: Settled, session: ClientSession) -> None:
-        """Write it down, inside the pages' transaction. Nothing is read or written where a following page is whole."""
+    def write(self, settled: Settled, codes_until_ms: int, session: ClientSession) -> None:
+        """Write it down, inside the pages' transaction. Nothing is read or written where a following page is whole.
+
+        `codes_until_ms`: up to there others have written of intervals that this job had not come to.
+        """
         grid, coverage, series_id = self.job.timeframe, self.ledger.coverage, self.series.series_id
         is_repair = self.job.kind is JobKind.REPAIR
         newly_missing: list[Span] = []
         for asked in settled.asked:
-            is_following = self.job.kind is JobKind.LIVE and asked.end - asked.first <= FOLLOWING_MAX
-            if asked.first >= asked.end or (asked.is_whole and is_following):
+            is_new_ground = settled.is_following and grid.open_at(asked.first) >= codes_until_ms
+            if asked.first >= asked.end or (asked.is_whole and is_new_ground):
                 continue
             known = coverage.read(series_id, asked.first, asked.end, session)
             if asked.is_whole and not known:
@@ -113,6 +123,8 @@ class LedgerKeeper:
             stored = asked.present if asked.is_whole else self._stored(bounds_ms, session)
             changed = settle(asked, known, stored, is_repair=is_repair)
             coverage.write(series_id, changed, session)
+            if changed:
+                self.helpers.note_codes(self.job, bounds_ms[1], session)
             if any(bool((codes >= Code.MISSING).any()) for codes in changed.values()):
                 newly_missing.append((asked.first, asked.end))
         if len(settled.late):

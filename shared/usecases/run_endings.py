@@ -96,12 +96,12 @@ class RunEndings:
         return Ending(RunOutcome.MORE, now_ms, attempt)
 
     def enriched(self, done: Enriched, now_ms: int) -> Ending:
-        """An enrich job has worked off what was stale, or as much as there was time for."""
-        if done.is_done:
+        """An enrich job has worked off what was stale, or as much as it could."""
+        if done is Enriched.DONE:
             return Ending(RunOutcome.DONE, now_ms, 0, status="done")
-        if done.waits_for is not None:
+        if done is Enriched.WAITS:
             return Ending(RunOutcome.CAUGHT_UP, now_ms + BACKFILL_AWAITED_MS, 0)
-        return Ending(RunOutcome.MORE, now_ms, 0)
+        return Ending(RunOutcome.PAUSED if done is Enriched.PAUSED else RunOutcome.MORE, now_ms, 0)
 
     def paused(self, now_ms: int, attempt: int) -> Ending:
         """The connector is paused."""

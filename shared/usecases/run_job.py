@@ -22,7 +22,7 @@ from shared.stores.rate_limits import RateLimitStore
 from shared.stores.revisions import RevisionStore
 from shared.stores.runs import RunStore
 from shared.telemetry import bound, event
-from shared.usecases.enrich_series import SeriesEnricher, StaleAdded
+from shared.usecases.enrich_series import SeriesEnricher
 from shared.usecases.fetch_pages import FetchTotals, Page, PageFetcher
 from shared.usecases.grants import Grants
 from shared.usecases.keep_ledger import LedgerKeeper, SeriesLedger, Settled
@@ -142,13 +142,8 @@ class _Run:
     def _enrich(self) -> RunResult:
         """The run of a job that asks nothing of the exchange."""
         with storage_errors():
-            while True:
-                done = self._runner.enricher.run(self._job, self._fence, self._session, self._deadline)
-                try:
-                    return self._finish(self._endings.enriched(done, self._clock.now_ms()))
-                except StaleAdded:
-                    # After the last look; the job must not be done without it.
-                    event("stale_added", "DEBUG")
+            done = self._runner.enricher.run(self._job, self._fence, self._session, self._deadline)
+            return self._finish(self._endings.enriched(done, self._clock.now_ms()))
 
     def _open(self, connector: Connector) -> None:
         runner, job = self._runner, self._job
@@ -270,11 +265,7 @@ class _Run:
 
     def _end_without_page(self, step: object, connector: Connector) -> RunResult:
         now_ms = self._clock.now_ms()
-        try:
-            return self._finish(self._endings.without_page(step, connector, now_ms, self._cursor_ms, self._attempt()))
-        except StaleAdded:
-            # A hole was found while the repair was about to be done.
-            return self._finish(Ending(RunOutcome.MORE, now_ms, 0))
+        return self._finish(self._endings.without_page(step, connector, now_ms, self._cursor_ms, self._attempt()))
 
     def _attempt(self) -> int:  # failed runs in a row: one that got on ends the row, however it ends itself
         return 0 if self._stored_pages else self._job.attempt
@@ -311,6 +302,7 @@ class _Run:
             self._fence,
             status=ending.status,
             end_at=self._document["end_at"],
+            wakes=self._document.get("wakes", 0),
             next_run_at=to_datetime(ending.next_run_ms),
             attempt=ending.attempt,
             last_error=error,
@@ -328,11 +320,6 @@ class _Run:
             ledgers=planned.ledgers if planned else None,
             session=session,
         )
-        if job.kind is JobKind.ENRICH and ending.outcome is RunOutcome.DONE:
-            runner.enricher.check_nothing_is_stale(job, session)
-        is_woken = after.get("wakes", 0) != self._document.get("wakes", 0)
-        if job.kind is JobKind.REPAIR and ending.outcome is RunOutcome.DONE and is_woken:
-            raise StaleAdded
         if planned:
             record["slots"] = slots.settle(planned, after, runner.leases, self._fence, session)
         if self._writer is not None and settled is not None:

@@ -64,16 +64,20 @@ class SeriesHelpers:
         """Intervals of [start_ms, end_ms) are missing."""
         self.series_jobs.wake(helper_document(job, JobKind.REPAIR, start_ms, end_ms), REPAIR_APART_MS, session)
 
+    def note_codes(self, job: Job, end_ms: int, session: ClientSession) -> None:
+        """The ledger speaks of intervals before `end_ms`: a live job that has not come there looks at it when it does."""
+        self.series_jobs.raise_codes_until(series_fields(job), end_ms, job.job_id, session)
+
     def note_revised(self, job: Job, session: ClientSession) -> None:
         """Stored candles have changed together with their values."""
         self.series_jobs.touch_stale(helper_id(job, JobKind.ENRICH), session)
 
-    def note_page(self, job: Job, start_ms: int, session: ClientSession) -> bool:
-        """Candles from there on were stored by a job that does not follow the market: others may have read what was there.
-
-        Returns whether another job of the series computes other indicators, which these candles do not have.
-        """
+    def note_page(self, job: Job, start_ms: int, session: ClientSession) -> None:
+        """Candles from there on were stored by a job that does not follow the market: others may have read what was there."""
         self.series_jobs.next_epoch(series_fields(job), start_ms, job.job_id, session)
+
+    def has_other_lists(self, job: Job, session: ClientSession) -> bool:
+        """Whether another job of the series computes other indicators than this one."""
         keeping = self.series_jobs.list_keeping(series_fields(job), session)
         return any(list(other["indicators"]) != list(job.indicators) for other in keeping)
 
@@ -85,4 +89,3 @@ class SeriesHelpers:
         document = helper_document(job, JobKind.ENRICH, start_ms, start_ms if end_ms is None else end_ms)
         self.series_jobs.wake(document, ENRICH_DELAY_MS, session)
         self.series_jobs.add_stale(document["_id"], start_ms, end_ms, session)
-        self.series_jobs.next_epoch(series_fields(job), start_ms, job.job_id, session)

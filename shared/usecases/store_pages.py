@@ -12,7 +12,7 @@ from pymongo.errors import BulkWriteError
 from shared.deadline import ServerClock
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
 from shared.domain.indicators import IndicatorSpec, cumulative_fields, history_candles_needed
-from shared.domain.jobs import Job, JobKind, run_id_of, to_datetime
+from shared.domain.jobs import Job, JobKind, run_id_of, to_datetime, to_ms
 from shared.domain.timeframes import IntArray
 from shared.errors import StorageUnavailable
 from shared.stores.candles import CandleStore, Series
@@ -20,7 +20,7 @@ from shared.stores.database import Database, Document, is_duplicate_key
 from shared.stores.job_leases import JobLeases
 from shared.stores.revisions import RevisionStore
 from shared.telemetry import event
-from shared.usecases.keep_ledger import FOLLOWING_MAX, LedgerKeeper, Settled
+from shared.usecases.keep_ledger import LedgerKeeper, Settled
 from shared.usecases.read_history import History, HistoryReader
 from shared.usecases.series_jobs import SeriesHelpers
 
@@ -170,8 +170,10 @@ class PageWriter:
         Raises:
             TailMoved: others have changed what the page's values were computed from; the transaction must not commit.
         """
-        if len(change.candles) and (after.get("epoch", 0) != self.epoch or self._is_overtaken(change, session)):
-            raise TailMoved(after.get("epoch", 0))
+        epoch, codes_until = after.get("epoch", 0), after.get("codes_until")
+        is_overtaken = epoch != self.epoch or (not settled.is_following and self._is_overtaken(change, session))
+        if len(change.candles) and is_overtaken:
+            raise TailMoved(epoch)
         for is_replaced in (False, True):
             rows = change.is_stored == is_replaced
             if not rows.any():
@@ -182,17 +184,13 @@ class PageWriter:
             new = _at(change.candles, change.corrected.open_ms)
             run_id = run_id_of(self.job.job_id, self.fence)
             self.revisions.append(self.series.series_id, run_id, change.corrected, new, self.clock.now_ms(), session)
-        self.keeper.write(settled, session)
+        self.keeper.write(settled, 0 if codes_until is None else to_ms(codes_until), session)
         if len(change.candles):
-            self._mark_stale(change, after, session)
-
-    def _is_following(self, change: Change) -> bool:
-        """Whether the page is of a job that follows the market: nobody stores candles after its own."""
-        return self.job.kind is JobKind.LIVE and len(change.candles) <= FOLLOWING_MAX
+            self._mark_stale(change, settled, after, session)
 
     def _is_overtaken(self, change: Change, session: ClientSession) -> bool:
         """Whether others have stored candles between those that the page's values were computed from and its end."""
-        if self.job.kind is JobKind.REPAIR or self._tail is None or self._is_following(change):
+        if self._tail is None or not len(change.candles):
             return False
         first_ms, end_ms = int(change.candles.open_ms[0]), int(change.candles.open_ms[-1]) + 1
         before = self._tail.before(first_ms).stored.candles.open_ms
@@ -200,22 +198,19 @@ class PageWriter:
         found = self.candles.read_open_times(self.series, start_ms, end_ms, session)
         return len(np.setdiff1d(found, change.candles.open_ms)) > 0
 
-    def _mark_stale(self, change: Change, after: Document, session: ClientSession) -> None:
+    def _mark_stale(self, change: Change, settled: Settled, after: Document, session: ClientSession) -> None:
+        """What has to be computed again: the page where its values are not all there, else what is behind it."""
         first_ms, last_ms = int(change.candles.open_ms[0]), int(change.candles.open_ms[-1])
-        is_bare = bool(self.specs) and not change.values
+        if not settled.is_following:
+            self.helpers.note_page(self.job, first_ms, session)
+        is_bare = self.job.kind is JobKind.REPAIR or (bool(self.specs) and not change.values)
         is_old_list = list(after["indicators"]) != list(self.job.indicators)
-        if self.job.kind is JobKind.REPAIR or is_bare or is_old_list:
+        if is_bare or is_old_list or (not settled.is_following and self.helpers.has_other_lists(self.job, session)):
             self.helpers.want_enriching(self.job, first_ms, last_ms + 1, session)
-            return
-        if self._is_following(change):
+        elif settled.is_following:
             if change.is_stored.any():
                 self.helpers.note_revised(self.job, session)
-            return
-        if self.helpers.note_page(self.job, first_ms, session):
-            self.helpers.want_enriching(self.job, first_ms, last_ms + 1, session)
-            return
-        next_ms = self.candles.find_next_open(self.series, last_ms, session)
-        if next_ms is not None:
+        elif (next_ms := self.candles.find_next_open(self.series, last_ms, session)) is not None:
             # These values are right; those behind them were computed without this page.
             self.helpers.want_enriching(self.job, next_ms, next_ms, session)
 

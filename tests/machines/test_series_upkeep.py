@@ -3,14 +3,15 @@
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from local_emulator.simulator.truth import true_candles
+from shared.domain.coverage import TRIES_MAX
 from shared.domain.indicators import DEFAULT_INDICATORS, IndicatorSpec, resolve_indicators
-from shared.domain.jobs import to_datetime
+from shared.domain.jobs import Job, to_datetime, to_ms
 from shared.domain.timeframes import MINUTE_MS
 from shared.usecases.manage_jobs import JobChanges
 from shared.usecases.record_changes import Author
@@ -185,6 +186,80 @@ def test_candles_repaired_after_a_chunk_was_read_are_not_forgotten(
     run_until_caught_up(platform, f"{job_id}:enrich")
     assert not is_first
     assert_truth(platform, back(1_000))
+
+
+def test_a_candle_that_comes_where_another_job_had_none_is_stored_in_the_ledger_too(
+    platform: Platform, simulator: SimulatorProcess
+) -> None:
+    """Another job had asked for an interval that the live job comes to later, one by one, when its candle is there."""
+    live_id = add_job(platform, start_ms=back(500))
+    run_until_caught_up(platform, live_id)
+    simulator.clock(advance_ms=5 * MINUTE_MS)
+    hide(simulator, CLOSED_MS + 2 * MINUTE_MS, CLOSED_MS + 3 * MINUTE_MS)
+    backfill_id = add_job(platform, start_ms=back(10), end_ms=CLOSED_MS + 5 * MINUTE_MS)
+    run_until_caught_up(platform, backfill_id)
+    for _ in range(TRIES_MAX):
+        run_until_caught_up(platform, f"{live_id}:repair")
+    end_ms = CLOSED_MS + 5 * MINUTE_MS
+    assert counts(platform, live_id, end_ms) == {"stored": 504, "no_trades": 1}
+    simulator.set_faults()
+    run_until_caught_up(platform, live_id)
+    assert counts(platform, live_id, end_ms) == {"stored": 505}
+
+
+@pytest.mark.parametrize("kind", ["repair", "enrich"])
+def test_a_helper_that_is_woken_while_it_ends_goes_on(
+    platform: Platform, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    hide(simulator, back(600), back(590))
+    live_id = add_job(platform, start_ms=back(1_000))
+    run_until_caught_up(platform, live_id)
+    simulator.set_faults()
+    for each in ("repair", "enrich"):
+        run_until_caught_up(platform, f"{live_id}:{each}")
+    # Nothing is left to do, and it has not looked yet.
+    helper_id = f"{live_id}:{kind}"
+    platform.database.collection("jobs").update_one({"_id": helper_id}, {"$set": {"status": "active"}})
+    helpers, job = platform.runner.helpers, Job.from_document(platform.jobs.get(live_id))
+    finish = platform.leases.finish
+
+    def woken(*args: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        want = helpers.want_repair if kind == "repair" else helpers.want_enriching
+        platform.database.transact(lambda session: want(job, back(600), back(590), session))
+        return finish(*args, **options)
+
+    monkeypatch.setattr(platform.leases, "finish", woken)
+    assert run_once(platform, helper_id).outcome.value == "done"
+    after = platform.jobs.get(helper_id)
+    assert after["status"] == "active"
+    assert to_ms(after["next_run_at"]) <= platform.database.server_now_ms()
+    run_until_caught_up(platform, helper_id)
+    assert platform.jobs.get(helper_id)["status"] == "done"
+
+
+def test_an_enrich_job_that_is_paused_ends_with_its_chunk(
+    platform: Platform, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.usecases.enrich_series.CHUNK", 100)
+    live_id = add_job(platform, start_ms=back(1_000))
+    run_until_caught_up(platform, live_id)
+    platform.job_manager.patch(live_id, JobChanges(indicators=({"name": "OBV"}, {"name": "TRANGE"})), None, AUTHOR)
+    read_range, chunks = platform.candles.read_range, list[int]()
+
+    def paused(*args: Any, **options: Any) -> Any:
+        if "limit" in options:
+            chunks.append(1)
+            if len(chunks) == 2:
+                platform.job_manager.pause(live_id, None, AUTHOR)
+        return read_range(*args, **options)
+
+    monkeypatch.setattr(platform.candles, "read_range", paused)
+    assert run_once(platform, f"{live_id}:enrich").outcome.value == "paused"
+    assert len(chunks) == 2
+    platform.job_manager.resume(live_id, None, AUTHOR)
+    run_until_caught_up(platform, f"{live_id}:enrich")
+    assert_truth(platform, back(1_000), resolve_indicators([{"name": "OBV"}, {"name": "TRANGE"}]))
 
 
 def test_raw_candles_are_stored_where_indicators_fail_and_get_their_values_later(
