@@ -2,13 +2,11 @@
 
 from typing import Final
 
-from bson import ObjectId
-from bson.errors import InvalidId
 from flask import Request, Response
 
 from functions import admin_candles, admin_connectors, admin_jobs
 from functions.admin_call import Call, Route, find_route, respond_page
-from functions.admin_models import AlertsQuery, AuditQuery, NoQuery, bad_cursor, parse_query, read_cursor
+from functions.admin_models import AlertsQuery, AuditQuery, NoQuery, parse_query, read_id_cursor
 from functions.admin_views import document_view, to_json
 from functions.gateway import handle, respond
 from shared.usecases.authorize import Role
@@ -36,11 +34,7 @@ def _health(call: Call) -> Response:
 
 def _audit(call: Call) -> Response:
     query = parse_query(call.request, AuditQuery)
-    position = read_cursor(query.cursor)
-    try:
-        before_id = None if position is None else ObjectId(position)
-    except InvalidId as exc:
-        raise bad_cursor() from exc
+    before_id = read_id_cursor(query.cursor)
     found = call.platform.audit_log.list_(query.target, before_id, query.limit)
     return respond_page([document_view(entry) for entry in found], query.limit, str(found[-1]["_id"]) if found else None)
 

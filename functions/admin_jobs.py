@@ -2,8 +2,6 @@
 
 from typing import Final
 
-from bson import ObjectId
-from bson.errors import InvalidId
 from flask import Response
 
 from functions.admin_call import Call, Route, respond_page, respond_resource
@@ -15,12 +13,13 @@ from functions.admin_models import (
     JobsQuery,
     NoQuery,
     PageQuery,
-    VerifyQuery,
+    RangeQuery,
     bad_cursor,
     parse_body,
     parse_query,
     parse_revision,
     read_cursor,
+    read_id_cursor,
 )
 from functions.admin_views import coverage_view, document_view, job_view, verification_view
 from functions.gateway import respond
@@ -96,11 +95,7 @@ def _runs(call: Call) -> Response:
 
 def _revisions(call: Call) -> Response:
     query = parse_query(call.request, PageQuery)
-    position = read_cursor(query.cursor)
-    try:
-        before_id = None if position is None else ObjectId(position)
-    except InvalidId as exc:
-        raise bad_cursor() from exc
+    before_id = read_id_cursor(query.cursor)
     job = call.platform.jobs.get(call.target_id)
     series = Series(job["exchange"], job["symbol"], job["timeframe"])
     found = call.platform.revisions.list_(series.series_id, before_id, query.limit)
@@ -108,7 +103,7 @@ def _revisions(call: Call) -> Response:
 
 
 def _verify(call: Call) -> Response:
-    query = parse_query(call.request, VerifyQuery)
+    query = parse_query(call.request, RangeQuery)
     return respond(verification_view(call.platform.series_verifier.verify(call.target_id, query.start, query.end)))
 
 

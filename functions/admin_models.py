@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, TypeVar
 
+from bson import ObjectId
+from bson.errors import InvalidId
 from flask import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -73,7 +75,7 @@ def _split_names(value: object) -> object:
     """Names separated by commas."""
     names = tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
     if not names:
-        raise ValueError("names no field; leave it away for all")
+        raise ValueError("names nothing; leave it away for all")
     return names
 
 
@@ -85,11 +87,6 @@ def _bounded_numbers(value: object) -> object:
     if isinstance(value, int) and abs(value) > INTEGER_MAX:
         raise ValueError("holds a number that is too large")
     return value
-
-
-def _split(value: object) -> object:
-    """What stands between commas."""
-    return value.split(",") if isinstance(value, str) else value
 
 
 Moment = Annotated[int, BeforeValidator(_moment_ms)]
@@ -220,11 +217,16 @@ class DeleteJobQuery(_Query):
     candles: Literal["keep", "delete"] = "keep"
 
 
-class ExportQuery(_Query):
-    """start <= open time < end; which values, of which timeframe, in which form."""
+class RangeQuery(_Query):
+    """start <= open time < end."""
 
     start: Moment | None = None
     end: Moment | None = None
+
+
+class ExportQuery(RangeQuery):
+    """Candles of which time, which values, of which timeframe, in which form."""
+
     fields: FieldNames | None = None
     timeframe: Text | None = None
     format: CandleFormat | None = None
@@ -241,20 +243,11 @@ class CandlesQuery(ExportQuery):
     limit: int = Field(default=CANDLES_DEFAULT, ge=1, le=CANDLES_MAX)
 
 
-class CoverageQuery(_Query):
-    """start <= open time < end; `state`: only runs of these states, separated by commas."""
+class CoverageQuery(RangeQuery):
+    """Of which intervals; `state`: only runs of these states, separated by commas."""
 
-    start: Moment | None = None
-    end: Moment | None = None
-    state: Annotated[frozenset[IntervalState], BeforeValidator(_split)] = frozenset()
+    state: Annotated[frozenset[IntervalState], BeforeValidator(_split_names)] = frozenset()
     limit: int = Field(default=CANDLES_DEFAULT, ge=1, le=CANDLES_MAX)
-
-
-class VerifyQuery(_Query):
-    """start <= open time < end."""
-
-    start: Moment | None = None
-    end: Moment | None = None
 
 
 class AuditQuery(PageQuery):
@@ -314,6 +307,15 @@ def read_cursor(cursor: str | None) -> str | None:
     try:
         return base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4)).decode()
     except (binascii.Error, UnicodeError, ValueError) as exc:
+        raise bad_cursor() from exc
+
+
+def read_id_cursor(cursor: str | None) -> ObjectId | None:
+    """The document's id in a cursor. Raises InvalidRequest."""
+    position = read_cursor(cursor)
+    try:
+        return None if position is None else ObjectId(position)
+    except InvalidId as exc:
         raise bad_cursor() from exc
 
 

@@ -3,6 +3,7 @@
 Clustered means that the candles lie in the order of their times, in one B-tree instead of two; zstd halves them again.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -214,11 +215,8 @@ class CandleStore:
         columns = {name: column.tolist() for name, column in values.items()}
         writes: list[UpdateOne] = []
         for row, open_ms in enumerate(opens_ms.tolist()):
-            found = {f"{INDICATORS_FIELD}.{name}": column[row] for name, column in columns.items()}
-            present = {name: value for name, value in found.items() if value == value}
-            absent = {name: "" for name, value in found.items() if value != value}
-            update = {**({"$set": present} if present else {}), **({"$unset": absent} if absent else {})}
-            writes.append(UpdateOne({"_id": to_datetime(open_ms)}, update))
+            present = {name: column[row] for name, column in columns.items() if not math.isnan(column[row])}
+            writes.append(UpdateOne({"_id": to_datetime(open_ms)}, _update({}, present, columns)))
         if writes:
             self._collection(series).bulk_write(writes, ordered=False, session=session)
 
@@ -239,11 +237,14 @@ def _commands_full(documents: Sequence[RawBSONDocument]) -> Iterator[Sequence[Ra
 
 def _replacement(document: Mapping[str, Any], fields: Iterable[str]) -> Document:
     """The update that leaves a stored candle with these values, and without those of `fields` that do not exist (yet)."""
-    values = document.get(INDICATORS_FIELD, {})
-    present = {f"{INDICATORS_FIELD}.{field}": value for field, value in values.items()}
+    return _update({name: document[name] for name in PRICE_COLUMNS}, document.get(INDICATORS_FIELD, {}), fields)
+
+
+def _update(prices: Document, values: Mapping[str, Any], fields: Iterable[str]) -> Document:
+    """Sets prices and indicator values, and takes away those of `fields` that are not among them."""
+    present = {**prices, **{f"{INDICATORS_FIELD}.{field}": value for field, value in values.items()}}
     absent = {f"{INDICATORS_FIELD}.{field}": "" for field in fields if field not in values}
-    update: Document = {"$set": {**{name: document[name] for name in PRICE_COLUMNS}, **present}}
-    return {**update, "$unset": absent} if absent else update
+    return {**({"$set": present} if present else {}), **({"$unset": absent} if absent else {})}
 
 
 def _between(start_ms: int, end_ms: int) -> Document:

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import pymongo
 from bson.codec_options import CodecOptions
-from pymongo import MongoClient, WriteConcern
+from pymongo import ASCENDING, MongoClient, WriteConcern
 from pymongo.client_session import ClientSession
 from pymongo.collection import Collection
 from pymongo.errors import (
@@ -46,6 +46,7 @@ MALFORMED_URI: Final = (
     "percent-encoded (RFC 3986)"
 )
 
+SECONDS_A_DAY: Final = 86_400
 DUPLICATE_KEY: Final = 11000
 # Codes that mean "not now": failover, shutdown, overload (462 from 8.2 on), lock and write conflicts, and 11601: interrupted,
 # as a command is that is under way when another worker takes the job over and ends this one's session.
@@ -110,6 +111,16 @@ def is_duplicate_key(exc: PyMongoError) -> bool:
     details = getattr(exc, "details", None) or {}
     errors = details.get("writeErrors", ())
     return bool(errors) and all(error.get("code") == DUPLICATE_KEY for error in errors)
+
+
+def ensure_expiry(collection: "Collection[Document]", field: str, days: int) -> None:
+    """Let the server remove documents that many days after the date in `field`. A number that was changed is taken over."""
+    name, expire_s = f"{field}_1", days * SECONDS_A_DAY
+    existing = collection.index_information().get(name)
+    if existing is None:
+        collection.create_index([(field, ASCENDING)], name=name, expireAfterSeconds=expire_s)
+    elif existing.get("expireAfterSeconds") != expire_s:
+        collection.database.command("collMod", collection.name, index={"name": name, "expireAfterSeconds": expire_s})
 
 
 class Database:

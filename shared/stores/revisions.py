@@ -1,6 +1,5 @@
 """`revisions`: what a candle said before the exchange corrected it. Kept as long as runs are."""
 
-from collections.abc import Sequence
 from typing import Final
 
 from bson import ObjectId
@@ -9,10 +8,9 @@ from pymongo.client_session import ClientSession
 
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch
 from shared.domain.jobs import to_datetime
-from shared.stores.database import Database, Document
+from shared.stores.database import Database, Document, ensure_expiry
 
 COLLECTION: Final = "revisions"
-SECONDS_A_DAY: Final = 86_400
 LIST_MAX: Final = 500
 
 
@@ -21,16 +19,12 @@ class RevisionStore:
 
     def __init__(self, database: Database, ttl_days: int) -> None:
         self._collection = database.collection(COLLECTION)
-        self._ttl_s = ttl_days * SECONDS_A_DAY
+        self._ttl_days = ttl_days
 
     def ensure_indexes(self) -> None:
         """For those of one series, newest first, and for forgetting old ones. A changed TTL is taken over."""
         self._collection.create_index([("series", ASCENDING), ("_id", DESCENDING)])
-        existing = self._collection.index_information().get("at_1")
-        if existing is None:
-            self._collection.create_index([("at", ASCENDING)], expireAfterSeconds=self._ttl_s)
-        elif existing.get("expireAfterSeconds") != self._ttl_s:
-            self._collection.database.command("collMod", COLLECTION, index={"name": "at_1", "expireAfterSeconds": self._ttl_s})
+        ensure_expiry(self._collection, "at", self._ttl_days)
 
     def append(
         self, series_id: str, run_id: str, old: CandleBatch, new: CandleBatch, at_ms: int, session: ClientSession
@@ -56,9 +50,9 @@ class RevisionStore:
             condition["_id"] = {"$lt": before_id}
         return list(self._collection.find(condition).sort("_id", DESCENDING).limit(min(limit, LIST_MAX)))
 
-    def drop(self, series_ids: Sequence[str], session: ClientSession) -> None:
-        """Forget those of these series."""
-        self._collection.delete_many({"series": {"$in": list(series_ids)}}, session=session)
+    def drop(self, series_id: str, session: ClientSession) -> None:
+        """Forget those of a series."""
+        self._collection.delete_many({"series": series_id}, session=session)
 
 
 def _prices(candles: CandleBatch, row: int) -> Document:

@@ -7,10 +7,9 @@ from typing import Final
 from pymongo import ASCENDING, DESCENDING
 from pymongo.client_session import ClientSession
 
-from shared.stores.database import Database, Document
+from shared.stores.database import Database, Document, ensure_expiry
 
 COLLECTION: Final = "job_runs"
-SECONDS_A_DAY: Final = 86_400
 INDEX_OPTIONS_CONFLICT: Final = 85
 LIST_MAX: Final = 500
 
@@ -20,18 +19,12 @@ class RunStore:
 
     def __init__(self, database: Database, ttl_days: int) -> None:
         self._collection = database.collection(COLLECTION)
-        self._ttl_s = ttl_days * SECONDS_A_DAY
+        self._ttl_days = ttl_days
 
     def ensure_indexes(self) -> None:
         """For the runs of one job, newest first, and for forgetting old ones. A changed TTL is taken over."""
         self._collection.create_index([("job_id", ASCENDING), ("started_at", DESCENDING)])
-        existing = self._collection.index_information().get("finished_at_1")
-        if existing is None:
-            self._collection.create_index([("finished_at", ASCENDING)], expireAfterSeconds=self._ttl_s)
-        elif existing.get("expireAfterSeconds") != self._ttl_s:
-            self._collection.database.command(
-                "collMod", COLLECTION, index={"name": "finished_at_1", "expireAfterSeconds": self._ttl_s}
-            )
+        ensure_expiry(self._collection, "finished_at", self._ttl_days)
 
     def append(self, documents: Sequence[Document], session: ClientSession | None = None) -> None:
         """Record ended runs; `_id` is the run's id, so the same run cannot be recorded twice."""

@@ -65,7 +65,7 @@ class SeriesUpkeep:
         series_id = Series(job.exchange, job.symbol, job.timeframe.name).series_id
         self.ledger.coverage.drop(series_id, session)
         self.ledger.asked.drop(series_id, session)
-        self.revisions.drop([series_id], session)
+        self.revisions.drop(series_id, session)
         self.ledger.series_jobs.delete([helper_id(job, kind) for kind in _HELPERS], session)
 
     def _move_helpers(self, document: Document, before: JobStatus, after: JobStatus, session: ClientSession) -> None:

@@ -157,7 +157,7 @@ def test_a_higher_timeframe_is_put_together(filled: AdminApi, candles: CandleBat
     ("query", "field", "named"),
     [
         ("fields=close,ema_21", "fields", "ema_21: no field here; there are open, high, low, close, volume, ema_20, ind_close"),
-        ("fields=", "fields", "names no field"),
+        ("fields=", "fields", "names nothing; leave it away for all"),
         ("timeframe=1h&fields=ema_20", "fields", "there are open, high, low, close, volume, source_count"),
         ("timeframe=90s", "timeframe", "there are 1m, 3m, 5m"),
         ("format=xlsx", "format", "'csv'"),

@@ -15,12 +15,10 @@ from shared.domain.timeframes import MINUTE_MS
 from shared.usecases.run_endings import RunLimits
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_once, stored_documents
+from tests.machines.series_scene import NOW_MS, WIDE, back
 from tests.replay import assert_series_equals
 
 SEED: Final = 47
-NOW_MS: Final = 1_760_000_042_000
-CLOSED_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
-WIDE: Final = [(100_000, 60_000)]
 LENGTH: Final = 5_000
 STEPS: Final = 25
 EVERY_FUNCTION: Final = [{"name": name} for name, function in sorted(CATALOGUE.items()) if not function.refusal]
@@ -32,10 +30,6 @@ def simulator() -> Iterator[SimulatorProcess]:
     with start_simulator(freeze_at_ms=NOW_MS, seed=SEED) as running:
         running.configure("binance", WIDE)
         yield running
-
-
-def back(intervals: int) -> int:
-    return CLOSED_MS - intervals * MINUTE_MS
 
 
 class History:

@@ -22,12 +22,10 @@ from shared.stores.job_leases import DueJob
 from shared.usecases.run_endings import RunLimits
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_until_caught_up, stored_documents
+from tests.machines.series_scene import NOW_MS, WIDE, back
 from tests.replay import assert_series_equals
 
 SEED: Final = 59
-NOW_MS: Final = 1_760_000_042_000
-CLOSED_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
-WIDE: Final = [(1_000_000, 60_000)]
 LENGTH: Final = 6_000
 THREADS: Final = 5
 # Runs that die in the middle leave their lease to run out; here it is taken away.
@@ -39,10 +37,6 @@ def simulator() -> Iterator[SimulatorProcess]:
     with start_simulator(freeze_at_ms=NOW_MS, seed=SEED) as running:
         running.configure("binance", WIDE)
         yield running
-
-
-def back(intervals: int) -> int:
-    return CLOSED_MS - intervals * MINUTE_MS
 
 
 def work(platform: Platform, seed: int, until: float) -> list[str]:

@@ -15,12 +15,10 @@ from shared.usecases.read_coverage import Coverage
 from shared.usecases.series_jobs import REPAIR_APART_MS
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_once, run_until_caught_up, stored_documents
+from tests.machines.series_scene import CLOSED_MS, NOW_MS, WIDE, back, counts, hide
 from tests.replay import assert_series_equals
 
 SEED: Final = 23
-NOW_MS: Final = 1_760_000_042_000
-CLOSED_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
-WIDE: Final = [(100_000, 60_000)]
 SYMBOL: Final = "BTC/USDT"
 
 
@@ -41,21 +39,8 @@ def simulator(shared_simulator: SimulatorProcess, platform: Platform) -> Simulat
     return shared_simulator
 
 
-def back(intervals: int) -> int:
-    return CLOSED_MS - intervals * MINUTE_MS
-
-
-def hide(simulator: SimulatorProcess, start_ms: int, end_ms: int, share: float = 1.0, exchange: str = "binance") -> None:
-    simulator.set_faults({"exchange": exchange, "kind": "hide", "from_ms": start_ms, "to_ms": end_ms, "share": share})
-
-
 def coverage(platform: Platform, job_id: str, end_ms: int = CLOSED_MS) -> Coverage:
     return platform.coverage_reader.read(job_id, None, end_ms, frozenset(), 100_000)
-
-
-def counts(platform: Platform, job_id: str, end_ms: int = CLOSED_MS) -> dict[str, int]:
-    """Those that are not 0."""
-    return {state.value: count for state, count in coverage(platform, job_id, end_ms).counts.items() if count}
 
 
 def spans(platform: Platform, job_id: str, state: IntervalState) -> list[tuple[int, int]]:

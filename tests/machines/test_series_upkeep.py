@@ -17,12 +17,10 @@ from shared.usecases.manage_jobs import JobChanges
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_once, run_until_caught_up, stored_documents
+from tests.machines.series_scene import CLOSED_MS, NOW_MS, WIDE, back, counts, hide
 from tests.replay import assert_series_equals
 
 SEED: Final = 31
-NOW_MS: Final = 1_760_000_042_000
-CLOSED_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
-WIDE: Final = [(100_000, 60_000)]
 AUTHOR: Final = Author("me", "admin", "test")
 
 
@@ -39,19 +37,6 @@ def simulator(shared_simulator: SimulatorProcess, platform: Platform) -> Simulat
     shared_simulator.configure("binance", WIDE)
     add_connector(platform, base_url=shared_simulator.base_url("binance"), windows=WIDE)
     return shared_simulator
-
-
-def back(intervals: int) -> int:
-    return CLOSED_MS - intervals * MINUTE_MS
-
-
-def hide(simulator: SimulatorProcess, start_ms: int, end_ms: int) -> None:
-    simulator.set_faults({"exchange": "binance", "kind": "hide", "from_ms": start_ms, "to_ms": end_ms})
-
-
-def counts(platform: Platform, job_id: str, end_ms: int = CLOSED_MS) -> dict[str, int]:
-    found = platform.coverage_reader.read(job_id, None, end_ms, frozenset(), 1)
-    return {state.value: count for state, count in found.counts.items() if count}
 
 
 def assert_truth(
