@@ -85,6 +85,12 @@ class Asked:
         """Whether each of the intervals has its candle."""
         return len(self.present) == self.end - self.first
 
+    def then(self, later: "Asked") -> "Asked | None":
+        """Both as one, where the later one begins where this one ends and neither tells where history begins; else None."""
+        if self.end != later.first or self.begins is not None or later.begins is not None:
+            return None
+        return Asked(self.first, later.end, np.concatenate((self.present, later.present)))
+
 
 def encode_codes(codes: CodeArray) -> bytes:
     """A bucket's line: (where it begins as uint16, code as uint8) of each run of equal codes, all begins first."""

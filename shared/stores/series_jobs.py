@@ -36,6 +36,12 @@ class SeriesJobs:
         found = self._collection.find({**series, "kind": {"$in": _KEEPING}}, session=session, hint=SERIES_INDEX)
         return list(found.limit(SERIES_JOBS_MAX))
 
+    def list_other_lists(self, series: Document, own_id: str, session: ClientSession) -> list[list[Document]]:
+        """The lists of indicators of the jobs that keep it but for this one."""
+        condition = {**series, "kind": {"$in": _KEEPING}, "_id": {"$ne": own_id}}
+        found = self._collection.find(condition, {"indicators": 1}, session=session, hint=SERIES_INDEX)
+        return [document["indicators"] for document in found.limit(SERIES_JOBS_MAX)]
+
     def wake(self, document: Document, delay_ms: int, session: ClientSession) -> None:
         """Make a job that a series needs, due after `delay_ms`, or let it run again if it is done; else count it as woken.
 

@@ -98,7 +98,10 @@ class LedgerKeeper:
                 first = min(max(first, grid.number(grid.ceil(begins_ms))), end)
             numbers = grid.numbers(page.fetched.candles.open_ms)
             begins = None if history_ms is None else grid.number(grid.ceil(history_ms))
-            asked.append(Asked(first, end, numbers[(numbers >= first) & (numbers < end)], begins))
+            fresh = Asked(first, end, numbers[(numbers >= first) & (numbers < end)], begins)
+            # Pages that follow each other are looked up as one.
+            joined = asked[-1].then(fresh) if asked else None
+            asked = [*asked, fresh] if joined is None else [*asked[:-1], joined]
         # Of a job's first page it is not known what there was before it.
         is_short = all(grid.count(page.window.new_ms, page.advance.closed_end_ms) <= FOLLOWING_MAX for page in pages)
         is_following = self.job.kind is JobKind.LIVE and self.job.cursor_ms is not None and is_short

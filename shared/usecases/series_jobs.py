@@ -72,14 +72,15 @@ class SeriesHelpers:
         """Stored candles have changed together with their values."""
         self.series_jobs.touch_stale(helper_id(job, JobKind.ENRICH), session)
 
-    def note_page(self, job: Job, start_ms: int, session: ClientSession) -> None:
-        """Candles from there on were stored by a job that does not follow the market: others may have read what was there."""
-        self.series_jobs.next_epoch(series_fields(job), start_ms, job.job_id, session)
+    def note_page(self, job: Job, start_ms: int, session: ClientSession) -> bool:
+        """Candles from there on were stored by a job that does not follow the market: others may have read what was there.
 
-    def has_other_lists(self, job: Job, session: ClientSession) -> bool:
-        """Whether another job of the series computes other indicators than this one."""
-        keeping = self.series_jobs.list_keeping(series_fields(job), session)
-        return any(list(other["indicators"]) != list(job.indicators) for other in keeping)
+        Returns whether one of the others computes other indicators, which these candles do not have.
+        """
+        lists = self.series_jobs.list_other_lists(series_fields(job), job.job_id, session)
+        if lists:
+            self.series_jobs.next_epoch(series_fields(job), start_ms, job.job_id, session)
+        return any(other != list(job.indicators) for other in lists)
 
     def want_enriching(self, job: Job, start_ms: int, end_ms: int | None, session: ClientSession) -> None:
         """Candles of [start_ms, end_ms) have changed (None: to the end): what depends on them is stale from there on.

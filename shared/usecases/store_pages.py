@@ -171,9 +171,10 @@ class PageWriter:
             TailMoved: others have changed what the page's values were computed from; the transaction must not commit.
         """
         epoch, codes_until = after.get("epoch", 0), after.get("codes_until")
-        is_overtaken = epoch != self.epoch or (not settled.is_following and self._is_overtaken(change, session))
-        if len(change.candles) and is_overtaken:
+        if len(change.candles) and epoch != self.epoch:
             raise TailMoved(epoch)
+        # Nobody stores candles behind those of a job that follows the market.
+        next_ms = None if settled.is_following else self._next_open(change, session)
         for is_replaced in (False, True):
             rows = change.is_stored == is_replaced
             if not rows.any():
@@ -186,31 +187,41 @@ class PageWriter:
             self.revisions.append(self.series.series_id, run_id, change.corrected, new, self.clock.now_ms(), session)
         self.keeper.write(settled, 0 if codes_until is None else to_ms(codes_until), session)
         if len(change.candles):
-            self._mark_stale(change, settled, after, session)
+            self._mark_stale(change, settled, after, next_ms, session)
 
-    def _is_overtaken(self, change: Change, session: ClientSession) -> bool:
-        """Whether others have stored candles between those that the page's values were computed from and its end."""
+    def _next_open(self, change: Change, session: ClientSession) -> int | None:
+        """Open time of the first candle behind the page, before it is stored.
+
+        Raises:
+            TailMoved: others have stored candles between those that the page's values were computed from and its end.
+        """
         if self._tail is None or not len(change.candles):
-            return False
-        first_ms, end_ms = int(change.candles.open_ms[0]), int(change.candles.open_ms[-1]) + 1
+            return None
+        first_ms, last_ms = int(change.candles.open_ms[0]), int(change.candles.open_ms[-1])
         before = self._tail.before(first_ms).stored.candles.open_ms
-        start_ms = int(before[-1]) + 1 if len(before) else 0
-        found = self.candles.read_open_times(self.series, start_ms, end_ms, session)
-        return len(np.setdiff1d(found, change.candles.open_ms)) > 0
+        before_ms = int(before[-1]) if len(before) else -1
+        next_ms = self.candles.find_next_open(self.series, before_ms, session)
+        if next_ms is None or next_ms > last_ms:
+            return next_ms
+        found = self.candles.read_open_times(self.series, before_ms + 1, last_ms + 1, session)
+        if len(np.setdiff1d(found, change.candles.open_ms)):
+            raise TailMoved(self.epoch)
+        return self.candles.find_next_open(self.series, last_ms, session)
 
-    def _mark_stale(self, change: Change, settled: Settled, after: Document, session: ClientSession) -> None:
+    def _mark_stale(
+        self, change: Change, settled: Settled, after: Document, next_ms: int | None, session: ClientSession
+    ) -> None:
         """What has to be computed again: the page where its values are not all there, else what is behind it."""
         first_ms, last_ms = int(change.candles.open_ms[0]), int(change.candles.open_ms[-1])
-        if not settled.is_following:
-            self.helpers.note_page(self.job, first_ms, session)
+        has_other_lists = not settled.is_following and self.helpers.note_page(self.job, first_ms, session)
         is_bare = self.job.kind is JobKind.REPAIR or (bool(self.specs) and not change.values)
         is_old_list = list(after["indicators"]) != list(self.job.indicators)
-        if is_bare or is_old_list or (not settled.is_following and self.helpers.has_other_lists(self.job, session)):
+        if is_bare or is_old_list or has_other_lists:
             self.helpers.want_enriching(self.job, first_ms, last_ms + 1, session)
         elif settled.is_following:
             if change.is_stored.any():
                 self.helpers.note_revised(self.job, session)
-        elif (next_ms := self.candles.find_next_open(self.series, last_ms, session)) is not None:
+        elif next_ms is not None:
             # These values are right; those behind them were computed without this page.
             self.helpers.want_enriching(self.job, next_ms, next_ms, session)
 

@@ -75,9 +75,12 @@ def test_broken_pages_never_put_a_wrong_candle_in_the_database(
     job_id = add_job(platform, SYMBOLS[exchange], connector_id=exchange, start_ms=START_MS)
     expected = truth(exchange)
     simulator.set_faults({"exchange": exchange, "rate": 0.6, **BROKEN_PAGES[fault]})
-    for _ in range(3):
+    for number in range(20):
         run_once(platform, job_id)
         assert_nothing_wrong(stored_documents(platform, exchange, SYMBOLS[exchange], "1m"), expected)
+        # Chance may spare the few requests of three runs.
+        if number >= 2 and sum(listed["applied"] for listed in simulator.faults()) > 0:
+            break
     assert sum(listed["applied"] for listed in simulator.faults()) > 0
     simulator.set_faults()
     run_until_caught_up(platform, job_id)
