@@ -72,3 +72,8 @@ class AdminApi:
 def fields_of(response: TestResponse) -> list[str]:
     """The fields that a refusal names."""
     return [error["field"] for error in (response.json or {}).get("errors", [])]
+
+
+def set_fields(api: AdminApi, job_id: str, **fields: Any) -> None:
+    """Change a job behind the API."""
+    api.platform.database.collection("jobs").update_one({"_id": job_id}, {"$set": fields})

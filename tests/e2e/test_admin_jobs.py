@@ -6,24 +6,16 @@ from typing import Any
 import pytest
 
 from local_emulator.simulator.process import SimulatorProcess
-from shared.deadline import Deadline
 from shared.domain.indicators import DEFAULT_INDICATORS
 from shared.domain.jobs import to_datetime, to_ms
 from shared.domain.timeframes import MINUTE_MS, TIMEFRAMES
-from shared.errors import LeaseLost
-from shared.stores.candles import Series
-from tests.e2e.admin_api import JOB, AdminApi, fields_of
+from tests.e2e.admin_api import JOB, AdminApi, fields_of, set_fields
 from tests.factories import claim, run_once
-from tests.waiting import wait_until
 
 JOB_ID = "binance:BTC-USDT:1m"
 PATH = f"/v1/jobs/{JOB_ID}"
 RANGE = {"start_at": "2024-01-01T00:00:00Z", "end_at": "2024-01-01T02:00:00+00:00"}
 BACKFILL_ID = f"{JOB_ID}:1704067200000-1704074400000"
-
-
-def set_fields(api: AdminApi, job_id: str, **fields: Any) -> None:
-    api.platform.database.collection("jobs").update_one({"_id": job_id}, {"$set": fields})
 
 
 def test_three_fields_are_enough_for_a_live_job_that_is_due(api: AdminApi) -> None:
@@ -293,35 +285,6 @@ def test_lists_filter_and_page(api: AdminApi) -> None:
     assert fields_of(api.call("GET", "/v1/audit?cursor=YWJj")) == ["cursor"]
 
 
-def test_deleting_a_job_keeps_its_candles_unless_they_are_to_go(api: AdminApi) -> None:
-    api.add_connector()
-    api.add_job()
-    api.add_job(**RANGE)
-    series = Series("binance", "BTC/USDT", "1m")
-    run_once(api.platform, BACKFILL_ID)
-    assert api.call("DELETE", f"/v1/jobs/{BACKFILL_ID}?candles=delete").status_code == 409
-    assert fields_of(api.call("DELETE", f"/v1/jobs/{BACKFILL_ID}?candles=all")) == ["candles"]
-    assert api.call("DELETE", f"/v1/jobs/{BACKFILL_ID}").status_code == 204
-    collection = api.platform.database.candles_collection("binance", series.collection_name)
-    assert collection.count_documents({}) == 120
-    assert api.call("DELETE", f"{PATH}?candles=delete", headers={"If-Match": "7"}).status_code == 412
-    assert api.call("DELETE", f"{PATH}?candles=delete").status_code == 204
-    assert collection.count_documents({}) == 0
-    assert "clusteredIndex" in collection.options()
-    assert api.call("DELETE", PATH).status_code == 404
-    assert api.actions(f"jobs/{JOB_ID}") == ["job.create", "job.delete_with_candles"]
-
-
-def test_a_deleted_job_s_run_writes_nothing_more(api: AdminApi) -> None:
-    api.add_connector()
-    api.add_job()
-    claimed = claim(api.platform, JOB_ID)
-    assert api.call("DELETE", PATH).status_code == 204
-    with pytest.raises(LeaseLost):
-        api.platform.runner.run(JOB_ID, claimed.fence, "test", Deadline.after(60))
-    assert api.count("job_runs") == 0
-
-
 def test_the_start_may_reach_back_to_the_wall_of_the_exchange(api: AdminApi) -> None:
     api.add_connector("kraken")
     hour = TIMEFRAMES["1h"]
@@ -347,76 +310,6 @@ def test_a_label_keeps_its_meaning(api: AdminApi) -> None:
     again = {"indicators": [{"name": "EMA", "params": {"timeperiod": 20}, "as": "x"}, {"name": "OBV", "as": "y"}]}
     assert api.call("PATCH", PATH, again).status_code == 200
     assert "indicator_fields" not in api.get(PATH)
-
-
-def test_candles_are_gone_before_their_job_is(api: AdminApi, exchange_simulator: SimulatorProcess) -> None:
-    """Who is cut off in between leaves a paused job that begins anew; nobody makes another one of the series meanwhile."""
-    api.add_connector()
-    api.add_job(indicators=[])
-    run_once(api.platform, JOB_ID)
-    stored = count_candles(api)
-    assert stored >= 500
-    held = claim_due(api)
-    manager = api.platform.job_manager
-    manager._drop_candles(JOB_ID, None)
-    with pytest.raises(LeaseLost):
-        api.platform.leases.begin(JOB_ID, held, f"{JOB_ID}#late", 60_000)
-    job = api.get(PATH)
-    assert (job["status"], job["cursor"]["last_ts"]) == ("paused", None)
-    refused = api.call("POST", "/v1/jobs", {**JOB, **RANGE})
-    assert refused.status_code == 409
-    assert "being deleted" in refused.text
-    assert api.call("POST", f"{PATH}/resume").status_code == 200
-    run_once(api.platform, JOB_ID)
-    assert count_candles(api) >= stored
-    assert api.call("DELETE", f"{PATH}?candles=delete").status_code == 204
-    assert count_candles(api) == 0
-    assert api.call("POST", "/v1/jobs", JOB).status_code == 201
-
-
-def test_a_run_on_its_way_writes_nothing_more_once_its_candles_are_dropped(
-    api: AdminApi, exchange_simulator: SimulatorProcess
-) -> None:
-    api.add_connector()
-    api.add_job(indicators=[])
-    asked = exchange_simulator.report()["binance"]["requests_total"]
-    exchange_simulator.set_faults({"exchange": "binance", "kind": "slow", "delay_ms": 700})
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run_once, api.platform, JOB_ID)
-        wait_until(lambda: exchange_simulator.report()["binance"]["requests_total"] > asked)
-        api.platform.job_manager._drop_candles(JOB_ID, None)
-        assert not running.done(), "it was over before"
-        assert isinstance(running.exception(20), LeaseLost)
-    assert (count_candles(api), api.count("job_runs")) == (0, 0)
-    assert api.platform.jobs.get(JOB_ID)["cursor"]["last_ts"] is None
-    assert api.call("DELETE", f"{PATH}?candles=delete").status_code == 204
-
-
-def test_candles_are_not_dropped_while_another_connector_of_the_exchange_gets_a_job_for_them(api: AdminApi) -> None:
-    for connector_id in ("binance", "binance-2"):
-        api.add_connector(id=connector_id)
-    api.add_job(indicators=[])
-    run_once(api.platform, JOB_ID)
-    other = {**api.platform.jobs.get(JOB_ID), "_id": "binance-2:BTC-USDT:1m:0-60000", "kind": "backfill"}
-    other |= {"connector_id": "binance-2", "lock": {"fence": 0}}
-    with api.platform.database.open_session() as session, session.start_transaction():
-        # As the creation of a job does, in a transaction that has not ended yet.
-        api.platform.connector_holds.share("binance-2", session)
-        api.platform.jobs.insert(other, session)
-        assert api.call("DELETE", f"{PATH}?candles=delete").status_code == 503
-    assert api.call("DELETE", f"{PATH}?candles=delete").status_code == 409
-    assert count_candles(api) >= 500
-
-
-def count_candles(api: AdminApi) -> int:
-    series = Series("binance", "BTC/USDT", "1m")
-    return api.platform.database.candles_collection("binance", series.collection_name).count_documents({})
-
-
-def claim_due(api: AdminApi) -> int:
-    """The fence of a claim that no worker has begun."""
-    set_fields(api, JOB_ID, next_run_at=to_datetime(0))
-    return claim(api.platform, JOB_ID).fence
 
 
 def test_resume_resolves_the_alert_of_lost_candles_too_and_a_new_loss_opens_a_new_one(api: AdminApi) -> None:

@@ -1,6 +1,5 @@
-"""Ticks on a real mongod that call a worker by HTTP: each due job is started once, fairly, and never without room for it."""
+"""Ticks on a real mongod that call a worker by HTTP: each due job is started once, whatever fails meanwhile."""
 
-import json
 import subprocess
 import sys
 import threading
@@ -8,10 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import jwt
 import pytest
@@ -19,116 +15,12 @@ from pymongo import MongoClient
 
 from local_emulator.identity import IdentityProvider
 from local_emulator.processes import HOST, free_port
-from local_emulator.simulator.process import start_simulator
-from shared.deadline import Deadline
-from shared.domain.jobs import to_datetime, to_ms
+from shared.domain.jobs import to_ms
 from shared.errors import LeaseLost, StorageUnavailable
 from shared.wiring import Platform
-from tests.factories import add_connector, add_job, claim, make_platform, run_once
+from tests.factories import add_connector, add_job, claim, run_once
+from tests.machines.tick_scene import ACCOUNT, ONE_PASS_S, ROOT, Body, Receiver, add_jobs, server_time
 from tests.waiting import wait_until
-
-ROOT: Final = Path(__file__).resolve().parents[2]
-ACCOUNT: Final = "tick@test.iam.gserviceaccount.com"
-# A tick without a budget looks once.
-ONE_PASS_S: Final = 0.0
-Body = dict[str, Any]
-Answer = Callable[[Body], int]
-
-
-@dataclass(frozen=True)
-class Call:
-    """A POST as it arrived."""
-
-    at_monotonic: float
-    body: Body
-    authorization: str
-
-
-class Receiver(ThreadingHTTPServer):
-    """In the place of the worker, or of a webhook: notes every POST and answers with the status that `answer` gives."""
-
-    daemon_threads = True
-    request_queue_size = 100
-
-    def __init__(self) -> None:
-        super().__init__((HOST, 0), Handler)
-        self.calls: list[Call] = []
-        self.answer: Answer = lambda _body: 200
-        self.lock = threading.Lock()
-        threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.server_address[1]}"
-
-    @property
-    def job_ids(self) -> list[str]:
-        with self.lock:
-            return [call.body["job_id"] for call in self.calls]
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    timeout = 30.0
-    server: Receiver
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.server.lock:
-            self.server.calls.append(Call(time.monotonic(), body, self.headers.get("Authorization", "")))
-        self.send_response(self.server.answer(body))
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        pass
-
-
-@pytest.fixture(scope="module")
-def identity() -> Iterator[IdentityProvider]:
-    provider = IdentityProvider([ACCOUNT])
-    yield provider
-    provider.stop()
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    server = Receiver()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def open_tick(
-    platform: Platform, mongodb_uri: str, database_name: str, receiver: Receiver, identity: IdentityProvider
-) -> Iterator[Callable[..., Platform]]:
-    """Instances of the tick function on the test's database, whose worker is the receiver unless a setting says otherwise."""
-    opened: list[Platform] = []
-
-    def open_one(**settings: Any) -> Platform:
-        defaults: dict[str, Any] = {
-            "worker_url": receiver.url,
-            "metadata_host": identity.metadata_host(ACCOUNT),
-            "tick_budget_s": ONE_PASS_S,
-            "mongodb_pool_size": 30,
-        }
-        opened.append(make_platform(mongodb_uri, database_name, **{**defaults, **settings}))
-        return opened[-1]
-
-    yield open_one
-    for one in opened:
-        one.close()
-
-
-def add_jobs(platform: Platform, connector_id: str, count: int, **fields: Any) -> list[str]:
-    return [add_job(platform, f"{connector_id.upper()}{n}/USDT", connector_id=connector_id, **fields) for n in range(count)]
-
-
-def server_time(platform: Platform, plus_ms: int = 0) -> Any:
-    return to_datetime(platform.database.server_now_ms() + plus_ms)
-
 
 # --- each due job once
 
@@ -355,93 +247,6 @@ def test_a_worker_that_takes_longer_than_the_tick_is_left_alone(
     assert elapsed_s < 3.0
     assert (report.started, report.given_back) == (1, 0)
     assert platform.jobs.get(job_id)["lock"]["fence"] == 1
-
-
-# --- fair, and no more than there is room for
-
-
-def test_a_connector_with_a_crowd_of_due_jobs_leaves_the_others_their_places(
-    platform: Platform, open_tick: Callable[..., Platform], receiver: Receiver
-) -> None:
-    quiet = [f"q{n}" for n in range(9)]
-    for connector_id in ("crowd", *quiet):
-        add_connector(platform, connector_id=connector_id)
-    add_jobs(platform, "crowd", 300, next_run_at=to_datetime(0))
-    for connector_id in quiet:
-        add_jobs(platform, connector_id, 3)
-    open_tick(tick_starts_max=20, tick_calls_max=20, tick_budget_s=2.0).dispatcher.run("schedule")
-    # In the order of the claims, not of the calls' arrival: those of one pass go out in threads.
-    claimed = sorted(platform.jobs.list_({"lock.claim_id": {"$exists": True}}), key=lambda job: job["lock"]["claimed_at"])
-    assert sorted(job["_id"] for job in claimed) == sorted(set(receiver.job_ids))
-    crowded = [job["connector_id"] == "crowd" for job in claimed]
-    # Ten connectors share twenty places: the first pass gives two to each, the second one to each that has one left.
-    assert crowded[:20].count(False) == 18
-    assert crowded[:40].count(False) == 27
-    assert len(crowded) > 40
-
-
-def test_places_that_become_free_one_by_one_do_not_all_go_to_the_same_connector(
-    platform: Platform, open_tick: Callable[..., Platform], receiver: Receiver
-) -> None:
-    # By name the crowd comes first.
-    for connector_id in ("a", "b", "c", "d", "e"):
-        add_connector(platform, connector_id=connector_id)
-    add_jobs(platform, "a", 20, next_run_at=to_datetime(0))
-    for connector_id in ("b", "c", "d", "e"):
-        add_jobs(platform, connector_id, 1)
-    open_tick(tick_calls_max=1, tick_budget_s=3.0).dispatcher.run("schedule")
-    assert sorted(job_id[0] for job_id in receiver.job_ids[:5]) == ["a", "b", "c", "d", "e"]
-
-
-def test_no_more_jobs_are_started_than_the_limit_serves_while_their_leases_last(
-    platform: Platform, open_tick: Callable[..., Platform], receiver: Receiver
-) -> None:
-    # A page of Binance weighs 2: five of them in a minute, which is also the lease.
-    add_connector(platform, windows=[(10, 60_000)])
-    add_jobs(platform, "binance", 12)
-    assert open_tick().dispatcher.run("schedule").claimed == 5
-    assert open_tick().dispatcher.run("schedule").claimed == 0
-    # One of them ends, and there is room for one.
-    ended = receiver.calls[0].body
-    jobs = platform.database.collection("jobs")
-    jobs.update_one({"_id": ended["job_id"]}, {"$set": {"lock": {"fence": 1}, "next_run_at": server_time(platform, 60_000)}})
-    assert open_tick().dispatcher.run("schedule").claimed == 1
-    assert len(receiver.job_ids) == 6
-
-
-def test_a_blocked_connector_gets_no_worker_and_no_request_until_the_block_ends(
-    platform: Platform, open_tick: Callable[..., Platform], receiver: Receiver
-) -> None:
-    with start_simulator() as simulator:
-        add_connector(platform, base_url=simulator.base_url("binance"))
-        add_connector(platform, connector_id="free")
-        job_id = add_job(platform, indicators=[])
-        free_id = add_job(platform, "FREE/USDT", connector_id="free")
-        block_ms = 3_000
-        ends_monotonic = time.monotonic() + block_ms / 1000
-        platform.limits.block("binance", block_ms, "told to stay away")
-        outcomes: list[str] = []
-
-        def work(body: Body) -> int:
-            if body["job_id"] == job_id:
-                result = platform.runner.run(body["job_id"], body["fence"], "tick", Deadline.after(100))
-                outcomes.append(result.outcome.value)
-            return 200
-
-        receiver.answer = work
-        with ThreadPoolExecutor(1) as pool:
-            ticking = pool.submit(open_tick(tick_budget_s=5.0).dispatcher.run, "schedule")
-            while time.monotonic() < ends_monotonic - 0.3:
-                assert simulator.report()["binance"]["requests_total"] == 0
-                time.sleep(0.05)
-            ticking.result(20)
-        assert simulator.report()["binance"]["requests_total"] > 0
-    # The first call of each.
-    starts = {call.body["job_id"]: call.at_monotonic for call in reversed(receiver.calls)}
-    # The others do not wait for it, and its worker is not there before it can do something soon.
-    assert starts[free_id] < ends_monotonic - 2.0
-    assert starts[job_id] > ends_monotonic - 1.6
-    assert outcomes[-1] == "caught_up"
 
 
 # --- alerts

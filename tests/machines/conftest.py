@@ -1,0 +1,48 @@
+"""Fixtures for ticks: see tick_scene.py."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from local_emulator.identity import IdentityProvider
+from shared.wiring import Platform
+from tests.factories import make_platform
+from tests.machines.tick_scene import ACCOUNT, ONE_PASS_S, Receiver
+
+
+@pytest.fixture(scope="module")
+def identity() -> Iterator[IdentityProvider]:
+    provider = IdentityProvider([ACCOUNT])
+    yield provider
+    provider.stop()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    server = Receiver()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def open_tick(
+    platform: Platform, mongodb_uri: str, database_name: str, receiver: Receiver, identity: IdentityProvider
+) -> Iterator[Callable[..., Platform]]:
+    """Instances of the tick function on the test's database, whose worker is the receiver unless a setting says otherwise."""
+    opened: list[Platform] = []
+
+    def open_one(**settings: Any) -> Platform:
+        defaults: dict[str, Any] = {
+            "worker_url": receiver.url,
+            "metadata_host": identity.metadata_host(ACCOUNT),
+            "tick_budget_s": ONE_PASS_S,
+            "mongodb_pool_size": 30,
+        }
+        opened.append(make_platform(mongodb_uri, database_name, **{**defaults, **settings}))
+        return opened[-1]
+
+    yield open_one
+    for one in opened:
+        one.close()
