@@ -158,16 +158,17 @@ class ChandlerWorker:
 
     def _fetch(self) -> None:
         began = 0.0
+        reservations: list[Reservation] = []
 
         def before_send() -> None:
             nonlocal began
             pages = max(1, int(self._grants.use_by_ms / max(1.0, self._page_ms)))
-            self._grants.acquire(WEIGHT, WEIGHT * pages)
+            reservations.append(self._grants.acquire(WEIGHT, WEIGHT * pages))
             began = time.monotonic()
             self._tally.add("requests")
 
         self._client.fetch_ohlcv(SYMBOL, "1m", START_MS, START_MS + MINUTE_MS, before_send=before_send)
-        self._grants.note_answer()
+        self._grants.note_answer(reservations[-1])
         self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * MS
 
 

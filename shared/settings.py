@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     tick_calls_max: int = Field(default=64, ge=1, le=1000, description="worker calls that one tick holds open")
     lease_ms: int = Field(default=60_000, ge=30_000, le=900_000, description="has to outlast the slowest page")
     worker_deadline_s: float = Field(default=240.0, ge=30, le=3500, description="a run ends before this")
-    worker_pages_max: int = Field(default=50, ge=1, le=100_000, description="pages of one run at most")
+    worker_pages_max: int = Field(default=1_000, ge=1, le=100_000, description="pages of one run at most")
     worker_wait_ms_max: int = Field(default=1_500, ge=0, le=30_000, description="a longer wait gives the job back")
     attempts_max: int = Field(default=8, ge=1, le=100, description="failed runs in a row before the job goes to error")
     run_ttl_days: int = Field(default=30, ge=1, le=3650, description="how long job_runs are kept")

@@ -43,6 +43,7 @@ from shared.usecases.enrich_series import SeriesEnricher
 from shared.usecases.keep_ledger import SeriesLedger
 from shared.usecases.manage_connectors import ConnectorManager
 from shared.usecases.manage_jobs import JobManager
+from shared.usecases.plan_run import RunPlanner
 from shared.usecases.raise_alerts import AlertSender
 from shared.usecases.read_candles import CandleReader
 from shared.usecases.read_coverage import CoverageReader
@@ -139,6 +140,11 @@ class Platform:
         return SeriesJobs(self.database)
 
     @cached_property
+    def helpers(self) -> SeriesHelpers:
+        """What wakes the jobs that a series makes for itself."""
+        return SeriesHelpers(self.series_jobs, self.candles)
+
+    @cached_property
     def runs(self) -> RunStore:
         """The collection `job_runs`."""
         return RunStore(self.database, self.settings.run_ttl_days)
@@ -211,7 +217,8 @@ class Platform:
             limits=SharedGrants(self.database),
             candles=self.candles,
             ledger=self.ledger,
-            helpers=SeriesHelpers(self.series_jobs),
+            helpers=self.helpers,
+            planner=RunPlanner(self.database, self.leases, self.ledger, self.helpers, settings.lease_ms),
             enricher=SeriesEnricher(self.database, self.series_jobs, self.leases, self.candles, spec_lists, settings.lease_ms),
             revisions=self.revisions,
             runs=self.runs,
@@ -273,7 +280,7 @@ class Platform:
             self.candles,
             self.alerts,
             self.audit_log,
-            SeriesUpkeep(self.ledger, SeriesHelpers(self.series_jobs), self.revisions),
+            SeriesUpkeep(self.ledger, self.helpers, self.revisions),
             self.exchange_desk,
         )
 

@@ -148,6 +148,15 @@ def run_until_caught_up(platform: Platform, job_id: str, runs_max: int = 500) ->
     raise AssertionError(f"{job_id} has not caught up after {runs_max} runs")
 
 
+def run_until_settled(platform: Platform, job_id: str) -> None:
+    """The job and those that its series has made for itself, but for repairs, until none has anything to do."""
+    run_until_caught_up(platform, job_id)
+    series = Series(*(platform.jobs.get(job_id)[name] for name in ("exchange", "symbol", "timeframe")))
+    for name in ("history", "enrich"):
+        if platform.jobs.count({"_id": f"{series.series_id}:{name}"}):
+            run_until_caught_up(platform, f"{series.series_id}:{name}")
+
+
 def stored_documents(platform: Platform, exchange: str, symbol: str, timeframe: str) -> list[dict[str, Any]]:
     """All candles of a series as they lie in the database, ascending."""
     series = Series(exchange, symbol, timeframe)

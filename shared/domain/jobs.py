@@ -91,7 +91,8 @@ class Job:
     """A job as a run needs it. `cursor_ms` None: nothing asked yet. `end_ms` None: no end.
 
     `attempt` is how many runs in a row have failed. `begins_ms`: the first interval that the exchange still had when the job
-    first asked, None if that was its start.
+    first asked, None if that was its start. `follows_ms`: from there on a live job asks itself, as the series' history job has
+    what is before it; None: from its start.
     """
 
     job_id: str
@@ -108,12 +109,13 @@ class Job:
     indicators: tuple[Mapping[str, Any], ...]
     overlap: int
     begins_ms: int | None
+    follows_ms: int | None
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "Job":
         """From what the collection `jobs` holds."""
         cursor_at = document["cursor"]["last_ts"]
-        begins_at = document.get("begins_at")
+        begins_at, follows_at = document.get("begins_at"), document.get("follows_at")
         return cls(
             job_id=document["_id"],
             connector_id=document["connector_id"],
@@ -129,6 +131,7 @@ class Job:
             indicators=tuple(document["indicators"]),
             overlap=document["overlap"],
             begins_ms=None if begins_at is None else to_ms(begins_at),
+            follows_ms=None if follows_at is None else to_ms(follows_at),
         )
 
     @property
@@ -137,8 +140,9 @@ class Job:
         if self.cursor_ms is None or self.kind not in KEEPING_KINDS:
             return None
         grid = self.timeframe
-        first_ms = grid.ceil(self.start_ms if self.begins_ms is None else max(self.start_ms, self.begins_ms))
-        return grid.number(first_ms), grid.number(self.cursor_ms) + 1
+        first = grid.number(grid.ceil(max(self.start_ms, self.begins_ms or 0, self.follows_ms or 0)))
+        end = grid.number(self.cursor_ms) + 1
+        return (first, end) if first < end else None
 
 
 def lag_ms(timeframe: str, cursor_at: datetime | None, start_at: datetime, now_ms: int) -> int:

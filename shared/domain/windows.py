@@ -1,7 +1,10 @@
 """What to ask of the exchange next, and how far the cursor may move for an answer. All times are UTC ms, ranges half open."""
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
 from typing import Final, Protocol
 
 from shared.domain.timeframes import Timeframe
@@ -49,6 +52,12 @@ class WindowPlan(Protocol):
     def has_more(self, cursor_ms: int | None) -> bool:
         """Whether a window that ends before the end of all that has closed is not the last one."""
 
+    def windows_ahead(self, cursor_ms: int | None, page_max: int, now_ms: int) -> Iterator[Window]:
+        """Those after the cursor, of at most `page_max` intervals each, as far as they are known before any is answered."""
+
+    def pass_known(self, cursor_ms: int | None) -> int | None:
+        """The cursor, moved past all that need not be asked for."""
+
 
 @dataclass(frozen=True, slots=True)
 class RangePlan:
@@ -73,27 +82,65 @@ class RangePlan:
         """Never: each window reaches to the end."""
         return False
 
+    def windows_ahead(self, cursor_ms: int | None, page_max: int, now_ms: int) -> Iterator[Window]:
+        """None: who follows the market asks for one page."""
+        return iter(())
+
+    def pass_known(self, cursor_ms: int | None) -> int | None:
+        """All of it is asked for."""
+        return cursor_ms
+
 
 @dataclass(frozen=True, slots=True)
 class GapPlan:
-    """Only these stretches [start_ms, end_ms), ascending; nothing is read again."""
+    """Only these stretches [start_ms, end_ms), ascending; nothing is read again.
+
+    `known`: all other intervals of that stretch are known, so that the cursor may pass them; None: it may not.
+    """
 
     timeframe: Timeframe
     gaps: Sequence[tuple[int, int]]
+    known: tuple[int, int] | None = None
 
     def next_window(self, cursor_ms: int | None, overlap: int, now_ms: int) -> Window | None:
         """See WindowPlan: the first gap that is not behind the cursor, or what is left of it."""
         closed_end_ms = self.timeframe.closed_end(now_ms)
-        for start_ms, gap_end_ms in self.gaps:
-            new_ms = start_ms if cursor_ms is None else max(start_ms, self.timeframe.shift(cursor_ms, 1))
+        for start_ms, gap_end_ms in self._left(cursor_ms):
             end_ms = min(gap_end_ms, closed_end_ms)
-            if new_ms < end_ms:
-                return Window(new_ms, new_ms, end_ms, closed_end_ms)
+            if start_ms < end_ms:
+                return Window(start_ms, start_ms, end_ms, closed_end_ms)
         return None
 
     def has_more(self, cursor_ms: int | None) -> bool:
         """Whether a gap ends behind the cursor."""
-        return bool(self.gaps) and (cursor_ms is None or self.timeframe.close(cursor_ms) < self.gaps[-1][1])
+        return next(self._left(cursor_ms), None) is not None
+
+    def windows_ahead(self, cursor_ms: int | None, page_max: int, now_ms: int) -> Iterator[Window]:
+        """See WindowPlan."""
+        closed_end_ms = self.timeframe.closed_end(now_ms)
+        for start_ms, gap_end_ms in self._left(cursor_ms):
+            while start_ms < (end_ms := min(gap_end_ms, closed_end_ms)):
+                page_end_ms = min(end_ms, self.timeframe.shift(start_ms, page_max))
+                yield Window(start_ms, start_ms, page_end_ms, closed_end_ms)
+                start_ms = page_end_ms
+
+    def pass_known(self, cursor_ms: int | None) -> int | None:
+        """See WindowPlan: to before the next gap, or to the end of what is known."""
+        if self.known is None:
+            return cursor_ms
+        first_ms, end_ms = self.known
+        start_ms, _ = next(self._left(cursor_ms), (end_ms, end_ms))
+        if start_ms <= first_ms:
+            return cursor_ms
+        passed_ms = self.timeframe.shift(start_ms, -1)
+        return passed_ms if cursor_ms is None else max(cursor_ms, passed_ms)
+
+    def _left(self, cursor_ms: int | None) -> Iterator[tuple[int, int]]:
+        """What of the gaps is not behind the cursor."""
+        next_ms = 0 if cursor_ms is None else self.timeframe.close(cursor_ms)
+        first = bisect_right(self.gaps, next_ms, key=itemgetter(1))
+        for start_ms, end_ms in islice(self.gaps, first, None):
+            yield max(start_ms, next_ms), end_ms
 
 
 @dataclass(frozen=True, slots=True)

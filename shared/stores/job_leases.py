@@ -15,18 +15,26 @@ from datetime import datetime
 from typing import Any, Final
 
 import pymongo
-from pymongo import ASCENDING, ReturnDocument
+from pymongo import ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.errors import PyMongoError
 
-from shared.domain.jobs import PRIORITIES, JobKind, to_datetime
-from shared.domain.slots import SlotClass
+from shared.domain.jobs import PRIORITIES, JobKind
 from shared.errors import LeaseLost
 from shared.stores.database import Database, Document
+from shared.stores.lease_stages import (
+    NOT_STARTED_LEDGER,
+    ONLY_FENCE,
+    claim_pipeline,
+    cursor_stage,
+    due_branch,
+    due_by,
+    ledger_stage,
+    still_due,
+    totals_stage,
+)
 
 COLLECTION: Final = "jobs"
-# Abandoned leases noted on the job until its next run writes them to job_runs; more than this many only if none ever ends.
-ABANDONED_MAX: Final = 20
 CLAIM_TIMEOUT_S: Final = 3.0
 # Made in jobs.py. The first holds all that a search for due jobs returns, so that it reads no document.
 DUE_INDEX: Final = "due"
@@ -38,16 +46,6 @@ LISTED_BATCH: Final = 10_000
 _ALL_PRIORITIES: Final = tuple(sorted(set(PRIORITIES.values())))
 # What a run has to know of its job once it has written: others may have changed it meanwhile.
 _KEPT_FIELDS: Final = ("status", "slot_ledger", "epoch", "indicators", "codes_until")
-# A released lock. As an expression it replaces the lock; a bare document in $set would be merged into it.
-_ONLY_FENCE: Final[Document] = {"$mergeObjects": [{"fence": "$lock.fence"}]}
-# Slots that pass until the next try are counted under this reason; jobs without slots stay without.
-_IS_NOT_STARTED: Final[Document] = {
-    "$cond": [
-        {"$and": [{"$eq": [{"$type": "$slot_ledger"}, "object"]}, {"$eq": ["$status", "active"]}]},
-        {"$mergeObjects": ["$slot_ledger", {"reason": SlotClass.NOT_STARTED.value}]},
-        "$slot_ledger",
-    ]
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ class JobLeases:
 
     def has_due(self, now: datetime) -> bool:
         """Whether any active job is due: one command, of a few index keys per connector and no document."""
-        condition = {"connector_id": {"$gte": ""}, **_due_by(now, _ALL_PRIORITIES)}
+        condition = {"connector_id": {"$gte": ""}, **due_by(now, _ALL_PRIORITIES)}
         return self._collection.find_one(condition, {"_id": 0, "status": 1}, hint=DUE_INDEX) is not None
 
     def list_due(self, connector_id: str, now: datetime, limit: int) -> list[DueJob]:
@@ -97,8 +95,7 @@ class JobLeases:
         wanted = [(connector_id, limit) for connector_id, limit in limits.items() if limit > 0]
         for first in range(0, len(wanted), BRANCHES_MAX):
             branches = [
-                _due_branch(connector_id, now, limit, priorities)
-                for connector_id, limit in wanted[first : first + BRANCHES_MAX]
+                due_branch(connector_id, now, limit, priorities) for connector_id, limit in wanted[first : first + BRANCHES_MAX]
             ]
             pipeline = [
                 *branches[0],
@@ -145,7 +142,7 @@ class JobLeases:
             with pymongo.timeout(CLAIM_TIMEOUT_S):
                 # Given an index that begins with `status`, the planner walked all active jobs in search of these: with a
                 # million of them until the time was up.
-                self._collection.update_many(_still_due(ids), _claim_pipeline(claim_id, holder, lease_ms), hint="_id_")
+                self._collection.update_many(still_due(ids), claim_pipeline(claim_id, holder, lease_ms), hint="_id_")
         except PyMongoError as exc:
             if not exc.timeout:
                 raise
@@ -171,8 +168,8 @@ class JobLeases:
                 {
                     "$set": {
                         "next_run_at": {"$max": ["$lock.scheduled_at", {"$add": ["$$NOW", delay_ms]}]},
-                        "lock": _ONLY_FENCE,
-                        "slot_ledger": _IS_NOT_STARTED,
+                        "lock": ONLY_FENCE,
+                        "slot_ledger": NOT_STARTED_LEDGER,
                     }
                 }
             ],
@@ -214,10 +211,13 @@ class JobLeases:
         cursor: datetime | None,
         begins_at: datetime | None = None,
         added: Document,
+        facts: Document | None = None,
         lease_ms: int,
         session: ClientSession,
     ) -> Document:
         """A page's cursor and totals, and the lease renewed, in the transaction that stores its candles. Returns as `finish`.
+
+        `facts` are fields of the job to be set besides.
 
         Raises:
             LeaseLost: the fence has moved on; the transaction must not commit.
@@ -226,8 +226,9 @@ class JobLeases:
             job_id,
             fence,
             {
-                **_cursor_stage(cursor, begins_at),
-                **_totals_stage(added),
+                **cursor_stage(cursor, begins_at),
+                **totals_stage(added),
+                **(facts or {}),
                 # It gets on: what failed before no longer counts.
                 "attempt": 0,
                 "lock.expires_at": {"$add": ["$$NOW", lease_ms]},
@@ -273,16 +274,16 @@ class JobLeases:
             job_id,
             fence,
             {
-                **_cursor_stage(cursor, begins_at),
-                **_totals_stage(added),
+                **cursor_stage(cursor, begins_at),
+                **totals_stage(added),
                 **changed_status,
-                **_ledger_stage(ledgers),
+                **ledger_stage(ledgers),
                 **facts,
                 "next_run_at": {"$cond": [requested, "$$NOW", next_run_at]},
                 "run_requested": False,
                 "attempt": attempt,
                 "last_error": {"$literal": last_error},
-                "lock": _ONLY_FENCE,
+                "lock": ONLY_FENCE,
                 "abandoned": [],
             },
             session,
@@ -303,98 +304,3 @@ class JobLeases:
         if document is None:
             raise LeaseLost(f"job {job_id}: fence {fence} has been passed on", job_id=job_id, fence=fence)
         return document
-
-
-def _due_by(now: datetime, priorities: Sequence[int]) -> Document:
-    return {"status": "active", "priority": {"$in": list(priorities)}, "next_run_at": {"$lte": now}}
-
-
-def _due_branch(connector_id: str, now: datetime, limit: int, priorities: Sequence[int]) -> list[Document]:
-    return [
-        {"$match": {"connector_id": connector_id, **_due_by(now, priorities)}},
-        {"$sort": {"priority": ASCENDING, "next_run_at": ASCENDING}},
-        {"$limit": limit},
-        {"$project": {"connector_id": 1, "priority": 1, "lock.session_id": 1}},
-    ]
-
-
-def _still_due(job_ids: Sequence[str]) -> Document:
-    return {
-        "_id": {"$in": list(job_ids)},
-        "status": "active",
-        "$expr": {
-            "$and": [
-                {"$lte": ["$next_run_at", "$$NOW"]},
-                {"$lte": [{"$ifNull": ["$lock.expires_at", to_datetime(0)]}, "$$NOW"]},
-            ]
-        },
-    }
-
-
-def _claim_pipeline(claim_id: str, holder: str, lease_ms: int) -> list[Document]:
-    expires = {"$add": ["$$NOW", lease_ms]}
-    was_abandoned = {"$ne": [{"$ifNull": ["$lock.claim_id", None]}, None]}
-    has_died = {"$ne": [{"$ifNull": ["$lock.run_id", None]}, None]}
-    lost_lease = {
-        "fence": "$lock.fence",
-        "holder": "$lock.holder",
-        "run_id": {"$ifNull": ["$lock.run_id", None]},
-        "scheduled_at": "$lock.scheduled_at",
-        "claimed_at": "$lock.claimed_at",
-        "started_at": {"$ifNull": ["$lock.started_at", None]},
-        "expired_at": "$lock.expires_at",
-    }
-    abandoned = {"$ifNull": ["$abandoned", []]}
-    created_ms = {"$toLong": {"$ifNull": ["$created_at", 0]}}
-    return [
-        {
-            "$set": {
-                "abandoned": {
-                    "$cond": [
-                        was_abandoned,
-                        {"$slice": [{"$concatArrays": [abandoned, [lost_lease]]}, -ABANDONED_MAX]},
-                        abandoned,
-                    ]
-                },
-                "lock": {
-                    # An expression replaces the old lock; a bare document would be merged into it.
-                    "$mergeObjects": [
-                        {
-                            # A job made again under an id begins above all fences of the one that was deleted, whose last
-                            # worker may still be at work and whose runs are in job_runs: nobody claims once a millisecond.
-                            "fence": {"$add": [{"$max": [{"$ifNull": ["$lock.fence", 0]}, created_ms]}, 1]},
-                            "holder": {"$literal": holder},
-                            "claim_id": claim_id,
-                            "run_id": None,
-                            "claimed_at": "$$NOW",
-                            "expires_at": expires,
-                            # A lease that ran out stands for the slot it was claimed for.
-                            "scheduled_at": {"$cond": [was_abandoned, "$lock.scheduled_at", "$next_run_at"]},
-                        }
-                    ]
-                },
-                "next_run_at": expires,
-                # A run that dies again and again has to end in `error` like one that fails again and again.
-                "attempt": {"$add": ["$attempt", {"$cond": [has_died, 1, 0]}]},
-            }
-        }
-    ]
-
-
-def _cursor_stage(cursor: datetime | None, begins_at: datetime | None) -> Document:
-    """The cursor only moves forward; None leaves it. Where the job begins is kept from its first page on."""
-    moved = {} if cursor is None else {"cursor.last_ts": {"$max": ["$cursor.last_ts", cursor]}}
-    return moved if begins_at is None else {**moved, "begins_at": {"$ifNull": ["$begins_at", begins_at]}}
-
-
-def _totals_stage(added: Document) -> Document:
-    return {f"totals.{name}": {"$add": [{"$ifNull": [f"$totals.{name}", 0]}, count]} for name, count in added.items()}
-
-
-def _ledger_stage(ledgers: tuple[Document | None, Document] | None) -> Document:
-    """The new ledger, if the job still has the one that it was made from. An edit that came between must not be undone."""
-    if ledgers is None:
-        return {}
-    found, new = ledgers
-    is_unchanged = {"$eq": [{"$ifNull": ["$slot_ledger", None]}, {"$literal": found}]}
-    return {"slot_ledger": {"$cond": [is_unchanged, {"$literal": new}, "$slot_ledger"]}}

@@ -160,6 +160,7 @@ class JobStore:
                         "lock": {"$mergeObjects": [{"fence": fence}]},
                         "cursor.last_ts": None,
                         "begins_at": None,
+                        "follows_at": None,
                         "revision": {"$add": ["$revision", 1]},
                         "updated_at": "$$NOW",
                     }

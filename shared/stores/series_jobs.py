@@ -11,7 +11,7 @@ from typing import Final
 
 from pymongo.client_session import ClientSession
 
-from shared.domain.jobs import KEEPING_KINDS, JobKind, to_datetime, to_ms
+from shared.domain.jobs import KEEPING_KINDS, JobKind, JobStatus, to_datetime, to_ms
 from shared.stores.database import Database, Document
 
 COLLECTION: Final = "jobs"
@@ -22,6 +22,8 @@ SERIES_INDEX: Final = "series"
 STALE_MAX: Final = 100
 # `to` of a stretch that reaches to the end, wherever that will be.
 ENDLESS: Final = datetime(9999, 12, 31, tzinfo=UTC)
+# What a job that is done gets anew when it is woken.
+AGAIN_FIELDS: Final = ("status", "start_at", "end_at", "cursor", "indicators")
 _KEEPING: Final = tuple(kind.value for kind in KEEPING_KINDS)
 
 
@@ -54,7 +56,7 @@ class SeriesJobs:
             made = {**fresh, "created_at": "$$NOW", **due}
             self._collection.update_one({"_id": document["_id"]}, [{"$set": made}], upsert=True, session=session)
         elif found["status"] == "done":
-            again = {name: {"$literal": document[name]} for name in ("status", "start_at", "end_at", "cursor")}
+            again = {name: {"$literal": document[name]} for name in AGAIN_FIELDS}
             self._collection.update_one(
                 {"_id": document["_id"], "status": "done"},
                 [{"$set": {**again, "revision": {"$add": ["$revision", 1]}, **due}}],
@@ -62,6 +64,31 @@ class SeriesJobs:
             )
         else:
             self._collection.update_one({"_id": document["_id"]}, {"$inc": {"wakes": 1}}, session=session)
+
+    def read(self, job_id: str, session: ClientSession) -> Document | None:
+        """The job, if there is one."""
+        return self._collection.find_one({"_id": job_id}, session=session)
+
+    def extend_history(self, document: Document, session: ClientSession) -> None:
+        """Make the series' history job, or let the one there is go on to another end; one that is done begins anew."""
+        found = self._collection.find_one({"_id": document["_id"]}, {"status": 1, "wakes": 1}, session=session)
+        if found is None or found["status"] == JobStatus.DONE:
+            self.wake(document, 0, session)
+            return
+        self._collection.update_one(
+            {"_id": document["_id"]},
+            {
+                "$min": {"start_at": document["start_at"]},
+                "$max": {"end_at": document["end_at"]},
+                "$inc": {"wakes": 1, "revision": 1},
+            },
+            session=session,
+        )
+
+    def set_indicators(self, job_id: str, indicators: list[Document], session: ClientSession) -> None:
+        """Another list for the job, if there is one."""
+        update = {"$set": {"indicators": indicators}, "$inc": {"revision": 1}}
+        self._collection.update_one({"_id": job_id}, update, session=session)
 
     def touch_stale(self, job_id: str, session: ClientSession) -> None:
         """Let a chunk that an enrich job is at work on be computed again: candles have changed that it may have read."""

@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 from shared.deadline import ServerClock
 from shared.domain.connectors import Connector
+from shared.domain.rates import Reservation
 from shared.errors import ExchangeThrottled, RateLimitReached
 from shared.exchanges.catalog import load_spec
 from shared.exchanges.client import ExchangeClient
@@ -98,6 +99,7 @@ class ExchangeDesk:
         """
         grants = Grants(self._limits, connector, WAIT_MS_MAX, is_for_job=False)
         clock = ServerClock.stamped(0)
+        reservations: list[Reservation] = []
 
         client = self._open_exchange(connector, lambda: clock.now_ms())
 
@@ -105,11 +107,13 @@ class ExchangeDesk:
             nonlocal clock
             spent = client.weight_of_next(weight)
             reservation = grants.acquire(spent, spent)
+            reservations.append(reservation)
             clock = ServerClock(reservation.clock_ms, reservation.replied_monotonic)
 
         try:
             answer = ask(client, before_send=before_send)
-            grants.note_answer()
+            for reservation in reservations:
+                grants.note_answer(reservation)
         except Refused as exc:
             # A paused connector may be asked by people, so this is no room.
             raise _no_room(connector, exc.refusal.wait_ms if isinstance(exc.refusal, NoRoom) else 0) from exc

@@ -3,6 +3,7 @@
 Whoever asks an exchange anything, a run or a person, passes through here, at the moment when the connection is up.
 """
 
+import threading
 import time
 from dataclasses import dataclass
 from typing import Final
@@ -41,12 +42,30 @@ class Refused(Exception):
         self.refusal = refusal
 
 
+@dataclass(slots=True)
+class _Held:
+    """A grant, what of it is left, and how many requests were sent under it and answered."""
+
+    reservation: Reservation
+    left: int
+    arrived_by_ms: int
+    sent: int = 0
+    answered: int = 0
+    is_retired: bool = False  # nothing more is sent under it
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that becomes of it is known."""
+        return self.is_retired and self.answered == self.sent
+
+
 class Grants:
-    """The weight that one run, or one question of a person, holds of one connector. For one thread at a time.
+    """The weight that one run, or one question of a person, holds of one connector. Safe between threads.
 
     A wait of up to `wait_ms_max` is waited for, counted in `waited_ms`; for longer ones it does not sleep. A grant that is
-    used up, too late or no longer needed (`close`) is settled: what was not sent is free again, and what was sent counts from
-    when it was answered. A request without an answer may still be on its way: its grant counts to its last moment.
+    used up, too late or no longer needed (`close`) is settled once its requests are answered: what was not sent is free again,
+    and what was sent counts from when it was answered. A request without an answer may still be on its way: its grant counts
+    to its last moment.
     """
 
     def __init__(
@@ -63,11 +82,11 @@ class Grants:
         self._wait_ms_max = wait_ms_max
         self._is_for_job = is_for_job
         self._is_live = is_live
-        self._reservation: Reservation | None = None
-        self._left = 0
-        self._sent = 0
-        self._answered = 0
-        self._arrived_by_ms = 0
+        # Two locks: an answer that comes while somebody waits for weight is noted when it comes.
+        self._asking = threading.Lock()
+        self._noting = threading.Lock()
+        self._held: dict[str, _Held] = {}
+        self._newest: _Held | None = None
         self.waited_ms = 0
 
     @property
@@ -77,8 +96,9 @@ class Grants:
 
     @property
     def newest(self) -> Reservation | None:
-        """The answer of the limiter that the newest request was sent under."""
-        return self._reservation
+        """The limiter's newest answer that is still in use."""
+        held = self._newest
+        return None if held is None else held.reservation
 
     def acquire(self, weight: int, want: int) -> Reservation:
         """Hold `weight` for one request that is sent at once on return. If none is held, up to `want` is asked for.
@@ -87,55 +107,80 @@ class Grants:
             Refused: no room soon, or the connector is paused.
             StorageUnavailable: the database is away, or answers too slowly for its grants to be used.
         """
-        for _ in range(LATE_GRANTS_MAX):
-            if self._reservation is None or self._left < weight or self._is_void(self._reservation):
-                self.close()
-                self._reservation = self._reserve(weight, want)
-                self._left = self._reservation.granted
-                self._sent = self._answered = 0
-                self._arrived_by_ms = self._reservation.at_ms
-            reservation = self._reservation
-            if reservation.is_paused:
-                raise Refused(ConnectorPaused())
-            if self._left < weight:
-                raise Refused(NoRoom(reservation.at_ms, reservation.wait_ms))
-            pause_s = reservation.send_from_monotonic - time.monotonic()
-            if pause_s > 0:
-                self.waited_ms += int(pause_s * 1000)
-                time.sleep(pause_s)
-            if not self._is_void(reservation):
-                self._left -= weight
-                self._sent += 1
-                return reservation
-            event("grant_is_void", "WARNING", granted=reservation.granted, is_late=reservation.is_late())
+        with self._asking:
+            for _ in range(LATE_GRANTS_MAX):
+                held = self._newest
+                if held is None or held.left < weight or self._is_void(held.reservation):
+                    self._retire(held)
+                    held = self._reserve(weight, want)
+                reservation = held.reservation
+                if reservation.is_paused:
+                    raise Refused(ConnectorPaused())
+                if held.left < weight:
+                    raise Refused(NoRoom(reservation.at_ms, reservation.wait_ms))
+                pause_s = reservation.send_from_monotonic - time.monotonic()
+                if pause_s > 0:
+                    self.waited_ms += int(pause_s * 1000)
+                    time.sleep(pause_s)
+                if not self._is_void(reservation):
+                    with self._noting:
+                        held.left -= weight
+                        held.sent += 1
+                    return reservation
+                event("grant_is_void", "WARNING", granted=reservation.granted, is_late=reservation.is_late())
         raise StorageUnavailable(
             f"{LATE_GRANTS_MAX} grants came later than their use-by of {self.use_by_ms} ms: MongoDB answers too slowly "
             f"for the limit of connector {self._connector.connector_id}"
         )
 
-    def note_answer(self) -> None:
-        """The exchange has answered the newest request, so it had arrived by now."""
-        if self._reservation is not None:
-            self._answered += 1
-            self._arrived_by_ms = self._reservation.settled_ms(time.monotonic())
+    def note_answer(self, reservation: Reservation) -> None:
+        """The exchange has answered a request that was sent under it, so that request had arrived by now."""
+        with self._noting:
+            held = self._held.get(reservation.reservation_id)
+            if held is None:
+                return
+            held.answered += 1
+            held.arrived_by_ms = max(held.arrived_by_ms, reservation.settled_ms(time.monotonic()))
+            is_complete = held.is_complete
+        if is_complete:
+            self._settle(held)
 
     def close(self) -> None:
-        """Nothing more is sent under the reservation at hand."""
-        reservation = self._reservation
-        if reservation is None or not reservation.granted:
+        """Nothing more is sent, and no answer is waited for."""
+        with self._noting:
+            left = list(self._held.values())
+            self._newest = None
+        for held in left:
+            held.is_retired = True
+            self._settle(held)
+
+    def _retire(self, held: _Held | None) -> None:
+        """Nothing more is sent under it: settle it, or leave that to its last answer."""
+        if held is None:
             return
-        arrived_by_ms = self._arrived_by_ms if self._answered == self._sent else reservation.charged_ms
-        used = reservation.granted - self._left
-        self._limits.settle(self._connector.connector_id, Settlement(reservation.reservation_id, used, arrived_by_ms))
-        self._reservation, self._left = None, 0
+        with self._noting:
+            held.is_retired = True
+            is_complete = held.is_complete
+        if is_complete:
+            self._settle(held)
+
+    def _settle(self, held: _Held) -> None:
+        reservation = held.reservation
+        with self._noting:
+            if self._held.pop(reservation.reservation_id, None) is None:
+                return
+        if reservation.granted:
+            arrived_by_ms = held.arrived_by_ms if held.is_complete else reservation.charged_ms
+            settlement = Settlement(reservation.reservation_id, reservation.granted - held.left, arrived_by_ms)
+            self._limits.settle(self._connector.connector_id, settlement)
 
     def _is_void(self, reservation: Reservation) -> bool:
         """Too late to be used; or the exchange has refused another run of this process since, so that nothing may be sent."""
         return reservation.is_late() or self._limits.is_refused_since(self._connector.connector_id, reservation.asked_monotonic)
 
-    def _reserve(self, weight: int, want: int) -> Reservation:
+    def _reserve(self, weight: int, want: int) -> _Held:
         windows = self._connector.windows
-        return self._limits.reserve(
+        reservation = self._limits.reserve(
             self._connector.connector_id,
             need=weight,
             want=want,
@@ -146,3 +191,9 @@ class Grants:
             is_live=self._is_live,
             version=self._connector.version,
         )
+        held = _Held(reservation, reservation.granted, reservation.at_ms)
+        with self._noting:
+            self._newest = held
+            if reservation.granted:
+                self._held[reservation.reservation_id] = held
+        return held

@@ -9,11 +9,14 @@ from pymongo.client_session import ClientSession
 from shared.domain.coverage import (
     Asked,
     Code,
+    IntervalState,
+    Run,
     Span,
     group_spans,
     mark_present,
     merge_spans,
     missing_spans,
+    plan_runs,
     read_runs,
     settle,
 )
@@ -28,6 +31,8 @@ from shared.usecases.series_jobs import SeriesHelpers, series_fields
 
 # A live job that asks for more intervals at once than this is catching up, perhaps over what another job had asked for.
 FOLLOWING_MAX: Final = 10
+# What a backfill asks for.
+WANTED_STATES: Final = (IntervalState.PENDING, IntervalState.MISSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +52,28 @@ class SeriesLedger:
         spans += [span for other in keeping if (span := Job.from_document(other).asked_span) is not None]
         return merge_spans(spans)
 
+    def begins(self, series: Series, job: Job) -> int:
+        """The series' first interval that the exchange has, as far as that is known; else 0."""
+        begins_ms = max(self.asked.read_begins_ms(series.series_id) or 0, job.begins_ms or 0)
+        return job.timeframe.number(job.timeframe.ceil(begins_ms)) if begins_ms else 0
+
+    def read_runs(self, series: Series, job: Job, first: int, end: int, begins: int) -> list[Run]:
+        """Every interval of [first, end) in its state; `begins`: the exchange has nothing that is older, or no more."""
+        coded = read_runs(self.coverage.read_lines(series.series_id, first, end))
+        return plan_runs((first, end), self.asked_spans(series, job), coded, begins)
+
+    def plan_gaps(self, series: Series, job: Job, intervals_max: int, first: int, end: int) -> list[tuple[int, int]]:
+        """Stretches (start_ms, end_ms) of [first, end) with all that is pending or missing.
+
+        What lies between two is asked for with them where that costs no request more, at so many intervals each.
+        """
+        grid = job.timeframe
+        runs = self.read_runs(series, job, first, end, self.begins(series, job))
+        wanted = merge_spans((run.first, run.end) for run in runs if run.state in WANTED_STATES)
+        return [(grid.open_at(a), grid.open_at(b)) for a, b in merge_spans(group_spans(wanted, intervals_max))]
+
     def plan_repair(self, series: Series, job: Job, intervals_max: int, end: int) -> list[tuple[int, int]]:
-        """Windows (start_ms, end_ms) with all that is missing before the interval `end`, each of at most so many intervals."""
+        """Stretches (start_ms, end_ms) with all that is missing before the interval `end`, put together as by `plan_gaps`."""
         grid = job.timeframe
         asked = self.asked_spans(series, job)
         if not asked:
@@ -58,7 +83,7 @@ class SeriesLedger:
         for first, last in asked:
             # Not across what nobody has asked for: its candles would come along and count as pending.
             inside = [(max(a, first), min(b, last)) for a, b in missing if a < last and b > first]
-            windows += group_spans(inside, intervals_max)
+            windows += merge_spans(group_spans(inside, intervals_max))
         return [(grid.open_at(first), grid.open_at(last)) for first, last in windows]
 
 

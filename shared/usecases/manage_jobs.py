@@ -9,7 +9,17 @@ from pymongo.client_session import ClientSession
 from shared.domain.connectors import Connector
 from shared.domain.indicators import DEFAULT_INDICATORS, IndicatorSpec, resolve_indicators
 from shared.domain.job_ranges import check_end_ms, decide_kind, decide_start_ms
-from shared.domain.jobs import KEEPING_KINDS, PRIORITIES, SYMBOL_PATTERN, JobKind, JobStatus, job_id_of, to_datetime, to_ms
+from shared.domain.jobs import (
+    KEEPING_KINDS,
+    PRIORITIES,
+    SYMBOL_PATTERN,
+    Job,
+    JobKind,
+    JobStatus,
+    job_id_of,
+    to_datetime,
+    to_ms,
+)
 from shared.domain.slots import open_ledger, pause_ledger, resume_ledger
 from shared.domain.timeframes import TIMEFRAMES, Timeframe
 from shared.errors import Conflict, InvalidRequest, NotFound
@@ -24,6 +34,7 @@ from shared.stores.database import Database, Document
 from shared.stores.jobs import JobStore
 from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.record_changes import Author, record_change
+from shared.usecases.series_jobs import history_id
 from shared.usecases.series_upkeep import SeriesUpkeep
 
 
@@ -161,7 +172,7 @@ class JobManager:
             # No job of the series is made at the same time, by whichever connector.
             for connector_id in self.connectors.list_ids(before["exchange"], session):
                 self.holds.exclude(connector_id, session)
-            others = {"_id": {"$ne": job_id}, "kind": {"$in": list(KEEPING_KINDS)}}
+            others = {"_id": {"$nin": [job_id, history_id(Job.from_document(before))]}, "kind": {"$in": list(KEEPING_KINDS)}}
             if self.jobs.count({**_series_fields(before), **others}, session):
                 raise Conflict(f"other jobs keep the candles of {job_id} too; delete those first, or leave the candles")
             self.upkeep.on_drop(before, session)

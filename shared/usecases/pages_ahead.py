@@ -37,7 +37,7 @@ class PagesAhead:
         self._thread.join()
 
     def take(self) -> "list[Page] | Step":
-        """All pages that are there, at least one, in order; or why there are no more.
+        """All pages that are there and follow each other, at least one, in order; or why there are no more.
 
         Raises:
             ExchangeError, StorageUnavailable: what ended the fetching, after all pages before it have been taken.
@@ -45,10 +45,9 @@ class PagesAhead:
         with self._changed:
             self._changed.wait_for(lambda: self._ready)
             pages: list[Page] = []
-            while self._ready and isinstance(self._ready[0], Page):
-                page = self._ready.popleft()
-                assert isinstance(page, Page)
+            while self._ready and isinstance(page := self._ready[0], Page) and (not pages or _follows(page, pages[-1])):
                 pages.append(page)
+                self._ready.popleft()
             self._changed.notify_all()
             if pages:
                 return pages
@@ -76,3 +75,9 @@ class PagesAhead:
             return self._fetcher.next_page()
         except Exception as exc:  # noqa: BLE001 - carried over to the thread that runs the job, which knows what it means
             return exc
+
+
+def _follows(page: Page, earlier: Page) -> bool:
+    """Whether nothing lies between the two. Where something does, their values are not computed in one go."""
+    asked_ms = earlier.advance.cursor_ms
+    return asked_ms == earlier.cursor_ms and asked_ms is not None and asked_ms < page.window.new_ms

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from shared.domain.coverage import IntervalState, Run, count_states, plan_runs, read_runs
+from shared.domain.coverage import IntervalState, Run, count_states
 from shared.domain.jobs import Job
 from shared.domain.timeframes import Timeframe
 from shared.errors import InvalidRequest
@@ -60,22 +60,16 @@ class CoverageReader:
         last_ms = max(first_ms, last_ms if end_ms is None else min(closed_ms, grid.ceil(end_ms)))
         wanted = (grid.number(first_ms), grid.number(last_ms))
         series = Series(job.exchange, job.symbol, grid.name)
-        runs = plan_runs(
-            wanted,
-            self.ledger.asked_spans(series, job),
-            read_runs(self.ledger.coverage.read_lines(series.series_id, *wanted)),
-            self._begins(job, now_ms),
-        )
+        runs = self.ledger.read_runs(series, job, *wanted, self._begins(series, job, now_ms))
         shown = [run for run in runs if not states or run.state in states]
         rest = shown[runs_max:]
         return Coverage(
             job_id, grid, first_ms, last_ms, count_states(runs), shown[:runs_max], grid.open_at(rest[0].first) if rest else None
         )
 
-    def _begins(self, job: Job, now_ms: int) -> int:
+    def _begins(self, series: Series, job: Job, now_ms: int) -> int:
         """The first interval that can be had: what the exchange keeps, or where the market began."""
         grid = job.timeframe
         kept = self.spec_of(job.exchange).history_of(grid.name)
         wall = 0 if kept is None else grid.number(grid.floor(now_ms)) - kept
-        begins = 0 if job.begins_ms is None else grid.number(grid.ceil(job.begins_ms))
-        return max(wall, begins)
+        return max(wall, self.ledger.begins(series, job))

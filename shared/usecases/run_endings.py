@@ -11,8 +11,9 @@ from shared.errors import ExchangeThrottled, PlatformError, Retry
 from shared.exchanges.headers import DATE_CUT_MS
 from shared.stores.database import Document
 from shared.usecases.enrich_series import Enriched
-from shared.usecases.fetch_pages import NothingDue, Page, TimeIsUp
+from shared.usecases.fetch_pages import NothingDue, Page
 from shared.usecases.grants import ConnectorPaused, NoRoom
+from shared.usecases.send_requests import TimeIsUp
 from shared.usecases.series_jobs import REPAIR_APART_MS
 
 # A paused connector's jobs look again this much later; resuming the connector makes them due at once.
@@ -60,7 +61,7 @@ class RunEndings:
             return Ending(RunOutcome.MORE, now_ms, 0)
         if self.job.kind is JobKind.REPAIR:
             return self._pass_ending(now_ms)
-        if self._is_done(page.advance.cursor_ms):
+        if self._is_done(page.cursor_ms):
             return Ending(RunOutcome.DONE, now_ms, 0, status="done")
         next_run_ms = plan_next_run_ms(
             self.job.timeframe,

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pymongo.client_session import ClientSession
@@ -10,7 +10,7 @@ from pymongo.client_session import ClientSession
 from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import Connector, ConnectorStatus
 from shared.domain.jobs import Job, JobKind, RunOutcome, run_id_of, to_datetime, to_ms
-from shared.domain.windows import GapPlan, RangePlan, WindowPlan
+from shared.domain.windows import WindowPlan
 from shared.errors import ConfigurationError, EnrichmentFailed, ExchangeError, InvalidRequest, NotFound, StorageUnavailable
 from shared.exchanges.client import ExchangeClient
 from shared.stores.alerts import AlertStore
@@ -23,13 +23,16 @@ from shared.stores.revisions import RevisionStore
 from shared.stores.runs import RunStore
 from shared.telemetry import bound, event
 from shared.usecases.enrich_series import SeriesEnricher
-from shared.usecases.fetch_pages import FetchTotals, Page, PageFetcher
+from shared.usecases.fetch_pages import NothingDue, Page, PageFetcher
 from shared.usecases.grants import Grants
 from shared.usecases.keep_ledger import LedgerKeeper, SeriesLedger, Settled
 from shared.usecases.pages_ahead import PagesAhead
+from shared.usecases.plan_run import RunPlanner
 from shared.usecases.resolve_specs import SpecLists
+from shared.usecases.run_alerts import open_run_alerts
 from shared.usecases.run_endings import Ending, RunEndings, RunLimits
 from shared.usecases.run_records import error_document, kept_facts, lost_runs, spent_fields, stored_fields
+from shared.usecases.send_requests import FetchTotals, RequestSender
 from shared.usecases.series_jobs import SeriesHelpers
 from shared.usecases.settle_slots import RunSlots
 from shared.usecases.store_pages import Change, PageWriter, StoreTotals
@@ -60,6 +63,7 @@ class JobRunner:
     candles: CandleStore
     ledger: SeriesLedger
     helpers: SeriesHelpers
+    planner: RunPlanner
     enricher: SeriesEnricher
     revisions: RevisionStore
     runs: RunStore
@@ -111,6 +115,8 @@ class _Run:
         self._fetcher: PageFetcher | None = None
         self._writer: PageWriter | None = None
         self._keeper: LedgerKeeper | None = None
+        self._plan: WindowPlan | None = None
+        self._page_max = 0
         self._begins_ms: int | None = None
         self._history_start_ms: int | None = None
         self._lost: Document | None = None
@@ -137,7 +143,7 @@ class _Run:
             return self._finish(self._endings.failed(exc, self._clock.now_ms(), self._attempt()))
         finally:
             if self._fetcher is not None:
-                self._fetcher.grants.close()
+                self._fetcher.sender.grants.close()
 
     def _enrich(self) -> RunResult:
         """The run of a job that asks nothing of the exchange."""
@@ -152,6 +158,11 @@ class _Run:
         runner.candles.ensure_collection(series)
         helpers = runner.helpers
         client = runner.open_exchange(connector, self._clock.now_ms)
+        planned = runner.planner.plan(job, series, connector, client, self._clock, self._session)
+        self._plan, self._begins_ms = planned.windows, planned.begins_ms
+        if planned.begins_ms is not None:
+            self._note_lost(job.start_ms, planned.begins_ms)
+        self._page_max = client.spec.candles.limit_of(job.timeframe.name)
         self._keeper = LedgerKeeper(job, series, runner.ledger, runner.candles, helpers)
         self._writer = PageWriter(
             job=job,
@@ -169,9 +180,8 @@ class _Run:
             clock=self._clock,
             epoch=self._document.get("epoch", 0),
         )
-        self._fetcher = PageFetcher(
+        sender = RequestSender(
             job,
-            self._plan(series, connector, client),
             connector,
             client,
             runner.limits,
@@ -180,27 +190,24 @@ class _Run:
             self._deadline.earlier(Deadline.after(runner.run_limits.lease_ms / 1000)),
             runner.rng,
         )
-
-    def _plan(self, series: Series, connector: Connector, client: ExchangeClient) -> WindowPlan:
-        """What is to be asked for: a range, or of a repair what is missing."""
-        job, grid = self._job, self._job.timeframe
-        if job.kind is not JobKind.REPAIR:
-            return RangePlan(grid, job.start_ms, job.end_ms)
-        page_limit = client.spec.candles.limit_of(grid.name)
-        # What is younger may yet be published.
-        end = grid.number(grid.closed_end(self._clock.now_ms() - connector.publish_grace_ms))
-        return GapPlan(grid, self._runner.ledger.plan_repair(series, job, page_limit, end))
+        self._fetcher = PageFetcher(job, self._plan, sender)
 
     def _follow(self, connector: Connector) -> RunResult:
         """Pages until caught up, out of room or out of time; more are fetched while those before are stored."""
         assert self._fetcher is not None
         fetcher, pages_max = self._fetcher, self._runner.run_limits.pages_max
         step = fetcher.next_page()
+        if isinstance(step, Page) and pages_max > 1 and self._is_far(step):
+            if self._store([step]) != "active":
+                return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
+            self._move_on(step.now_ms)
+            step = fetcher.next_page()
         if not isinstance(step, Page):
             return self._end_without_page(step, connector)
-        if step.advance.is_caught_up or pages_max == 1:
+        pages_left = pages_max - self._pages
+        if step.advance.is_caught_up or pages_left == 1:
             return self._store_last([step], connector)
-        with PagesAhead(fetcher, step, pages_max) as ahead:
+        with fetcher.reading_ahead(pages_left - 1), PagesAhead(fetcher, step, pages_left) as ahead:
             while isinstance(taken := ahead.take(), list):
                 if taken[-1].advance.is_caught_up or self._pages + len(taken) == pages_max:
                     return self._store_last(taken, connector)
@@ -208,18 +215,34 @@ class _Run:
                     return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
         return self._end_without_page(taken, connector)
 
+    def _is_far(self, page: Page) -> bool:
+        return self._runner.planner.is_far(self._job, page.cursor_ms, self._page_max, page.now_ms)
+
+    def _move_on(self, now_ms: int) -> None:
+        """To the market's end; what is between is left to the series' history job."""
+        assert self._fetcher is not None
+        assert self._writer is not None
+        begins_ms = self._job.begins_ms or self._begins_ms
+        job = replace(self._job, cursor_ms=self._cursor_ms, begins_ms=begins_ms)
+        moved = self._runner.planner.move_on(job, self._fence, self._fetcher.sender.client, now_ms, self._session)
+        self._job, self._plan, self._cursor_ms = moved.job, moved.windows, moved.job.cursor_ms
+        self._fetcher.go_on(moved.job, moved.windows)
+        self._writer.go_on(moved.job)
+        if moved.lost is not None:
+            self._note_lost(*moved.lost)
+
     def _store(self, pages: list[Page]) -> str:
         """Pages that are not the run's last, in one transaction. Returns the job's status."""
         assert self._fetcher is not None
         assert self._writer is not None
         change, settled = self._plan_change(pages)
         renewed = Deadline.after(self._runner.run_limits.lease_ms / 1000)
-        cursor_ms = pages[-1].advance.cursor_ms
+        cursor_ms = pages[-1].cursor_ms
         status = self._writer.store(change, settled, cursor_ms, self._begins_ms)
         # Not before: a page that could not be stored must be asked for again.
         self._cursor_ms = cursor_ms
         self._stored_pages += len(pages)
-        self._fetcher.deadline = self._deadline.earlier(renewed)
+        self._fetcher.sender.deadline = self._deadline.earlier(renewed)
         event("pages_stored", "DEBUG", pages=len(pages), candles_count=change.new_count, cursor_ms=cursor_ms)
         return status
 
@@ -227,10 +250,10 @@ class _Run:
         """The run's last pages, in the transaction that also ends it."""
         if self._fetcher is not None:
             # Nothing more is asked for. Told later, it would find the grant charged whole already.
-            self._fetcher.grants.close()
+            self._fetcher.sender.grants.close()
         change, settled = self._plan_change(pages)
         ending = self._endings.after_page(pages[-1], connector, self._clock.now_ms())
-        return self._finish(ending, change, settled, pages[-1].advance.cursor_ms)
+        return self._finish(ending, change, settled, pages[-1].cursor_ms)
 
     def _plan_change(self, pages: list[Page]) -> tuple[Change, Settled]:
         """What pages that follow each other change, as if they were one, and what they settle."""
@@ -242,9 +265,13 @@ class _Run:
             candles = candles.then(page.fetched.candles)
         for page in pages:
             self._note_history_start(page)
-        window = pages[0].window
-        if self._job.kind is JobKind.REPAIR:
+        window, kind = pages[0].window, self._job.kind
+        if kind is JobKind.REPAIR:
             change = self._writer.plan_repair(candles)
+        elif kind is JobKind.BACKFILL:
+            asked_ms = pages[-1].advance.cursor_ms
+            end_ms = window.new_ms if asked_ms is None else self._job.timeframe.close(asked_ms)
+            change = self._writer.plan_gap(candles, window.new_ms, end_ms)
         else:
             change = self._writer.plan_change(candles, window.start_ms, window.new_ms)
         opens_ms = change.candles.open_ms
@@ -257,14 +284,21 @@ class _Run:
         if history_start_ms is None:
             return
         self._history_start_ms = self._history_start_ms or history_start_ms
-        if history_start_ms > new_ms and self._cursor_ms is None and self._job.kind is not JobKind.REPAIR:
+        is_new = self._document["cursor"]["last_ts"] is None and not self._stored_pages
+        if history_start_ms > new_ms and is_new and self._job.kind is not JobKind.REPAIR:
             self._begins_ms = self._begins_ms or history_start_ms
-        if history_start_ms > new_ms and (self._cursor_ms is not None or self._job.kind is not JobKind.LIVE):
-            self._lost = {"from": to_datetime(new_ms), "to": to_datetime(history_start_ms)}
-            event("history_lost", "ERROR", from_ms=new_ms, to_ms=history_start_ms)
+        if history_start_ms > new_ms and (not is_new or self._job.kind is not JobKind.LIVE):
+            self._note_lost(new_ms, history_start_ms)
+
+    def _note_lost(self, start_ms: int, end_ms: int) -> None:
+        from_at = to_datetime(start_ms) if self._lost is None else self._lost["from"]
+        self._lost = {"from": from_at, "to": to_datetime(end_ms)}
+        event("history_lost", "ERROR", from_ms=start_ms, to_ms=end_ms)
 
     def _end_without_page(self, step: object, connector: Connector) -> RunResult:
         now_ms = self._clock.now_ms()
+        if isinstance(step, NothingDue) and self._plan is not None:
+            self._cursor_ms = self._plan.pass_known(self._cursor_ms)
         return self._finish(self._endings.without_page(step, connector, now_ms, self._cursor_ms, self._attempt()))
 
     def _attempt(self) -> int:  # failed runs in a row: one that got on ends the row, however it ends itself
@@ -324,23 +358,11 @@ class _Run:
             record["slots"] = slots.settle(planned, after, runner.leases, self._fence, session)
         if self._writer is not None and settled is not None:
             self._writer.land(change, settled, after, session)
+            self._writer.note_begins(self._begins_ms, session)
+        if self._writer is not None and ending.status is not None:
+            self._writer.note_left(cursor_ms, session)
         runner.runs.append([*lost_runs(job, self._document.get("abandoned", ())), record], session)
-        if self._lost is not None:
-            runner.alerts.open_(
-                subject=f"jobs/{job.job_id}/history",
-                title=f"job {job.job_id} was away for longer than the exchange keeps candles: some are lost",
-                facts={"job_id": job.job_id, **self._lost},
-                opened_at=record["finished_at"],
-                session=session,
-            )
-        if ending.outcome is RunOutcome.ERROR:
-            runner.alerts.open_(
-                subject=f"jobs/{job.job_id}",
-                title=f"job {job.job_id} stopped: {error['message'] if error else 'unknown'}",
-                facts={"job_id": job.job_id, "error": error, "run_id": record["_id"]},
-                opened_at=record["finished_at"],
-                session=session,
-            )
+        open_run_alerts(runner.alerts, record, ending.outcome, self._lost, session)
         return record
 
     def _run_document(self, ending: Ending, change: Change, cursor_ms: int | None) -> Document:
@@ -360,7 +382,7 @@ class _Run:
             "finished_at": to_datetime(finished_ms),
             "outcome": ending.outcome.value,
             "pages": self._pages,
-            **spent_fields(self._fetcher.totals if self._fetcher else FetchTotals()),
+            **spent_fields(self._fetcher.sender.totals if self._fetcher else FetchTotals()),
             **stored_fields(self._writer.totals if self._writer else StoreTotals(), change),
             "cursor_before": self._document["cursor"]["last_ts"],
             "cursor_after": None if cursor_ms is None else to_datetime(cursor_ms),

@@ -8,7 +8,7 @@ from shared.domain.indicators import ENGINE_VERSION, IndicatorSpec, indicators_h
 from shared.domain.jobs import Job, JobKind, RunOutcome, run_id_of, to_datetime
 from shared.errors import PlatformError
 from shared.stores.database import Document
-from shared.usecases.fetch_pages import FetchTotals
+from shared.usecases.send_requests import FetchTotals
 from shared.usecases.store_pages import Change, StoreTotals
 
 MESSAGE_CHARS_MAX: Final = 1_000

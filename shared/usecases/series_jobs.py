@@ -6,7 +6,7 @@ from typing import Final
 from pymongo.client_session import ClientSession
 
 from shared.domain.jobs import PRIORITIES, Job, JobKind, JobStatus, to_datetime
-from shared.stores.candles import Series
+from shared.stores.candles import CandleStore, Series
 from shared.stores.database import Document
 from shared.stores.series_jobs import SeriesJobs
 
@@ -27,6 +27,16 @@ def helper_id(job: Job, kind: JobKind) -> str:
     By the exchange and not by the connector: two at work on one series' values would overwrite each other's.
     """
     return f"{Series(job.exchange, job.symbol, job.timeframe.name).series_id}:{kind.value}"
+
+
+def helper_ids(job: Job) -> list[str]:
+    """Ids of both."""
+    return [helper_id(job, kind) for kind in (JobKind.REPAIR, JobKind.ENRICH)]
+
+
+def history_id(job: Job) -> str:
+    """Id of the backfill of what a series' live job has passed over: `binance:BTC-USDT:1m:history`."""
+    return f"{Series(job.exchange, job.symbol, job.timeframe.name).series_id}:history"
 
 
 def helper_document(job: Job, kind: JobKind, start_ms: int, end_ms: int) -> Document:
@@ -59,10 +69,36 @@ class SeriesHelpers:
     """Wakes them, in the transaction that makes them needed."""
 
     series_jobs: SeriesJobs
+    candles: CandleStore
 
     def want_repair(self, job: Job, start_ms: int, end_ms: int, session: ClientSession) -> None:
         """Intervals of [start_ms, end_ms) are missing."""
         self.series_jobs.wake(helper_document(job, JobKind.REPAIR, start_ms, end_ms), REPAIR_APART_MS, session)
+
+    def want_history(self, job: Job, start_ms: int, end_ms: int, session: ClientSession) -> None:
+        """A live job has passed over [start_ms, end_ms): the history job asks for what of it is not there."""
+        document = {
+            **helper_document(job, JobKind.BACKFILL, start_ms, end_ms),
+            "_id": history_id(job),
+            "indicators": [dict(indicator) for indicator in job.indicators],
+        }
+        self.series_jobs.extend_history(document, session)
+
+    def note_passed_over(self, job: Job, session: ClientSession) -> None:
+        """A backfill finds some of its candles stored and does not ask for them: they may lack its indicators."""
+        if list(job.indicators) not in self.series_jobs.list_other_lists(series_fields(job), job.job_id, session):
+            self.want_enriching(job, job.start_ms, job.end_ms, session)
+
+    def note_left(self, job: Job, cursor_ms: int | None, session: ClientSession) -> None:
+        """A backfill stores nothing more, for now or ever: what is behind it may have been computed without its candles.
+
+        Not told at each of its pages: they would keep a live job's pages from landing, to be computed again each time.
+        """
+        start_ms = job.start_ms - 1 if cursor_ms is None else cursor_ms
+        self.series_jobs.next_epoch(series_fields(job), job.start_ms, job.job_id, session)
+        next_ms = self.candles.find_next_open(Series(job.exchange, job.symbol, job.timeframe.name), start_ms, session)
+        if next_ms is not None:
+            self.want_enriching(job, next_ms, next_ms, session)
 
     def note_codes(self, job: Job, end_ms: int, session: ClientSession) -> None:
         """The ledger speaks of intervals before `end_ms`: a live job that has not come there looks at it when it does."""
@@ -75,10 +111,11 @@ class SeriesHelpers:
     def note_page(self, job: Job, start_ms: int, session: ClientSession) -> bool:
         """Candles from there on were stored by a job that does not follow the market: others may have read what was there.
 
-        Returns whether one of the others computes other indicators, which these candles do not have.
+        Returns whether one of the others computes other indicators, which these candles do not have. What a backfill stores
+        the others are told when it ends (`note_left`).
         """
         lists = self.series_jobs.list_other_lists(series_fields(job), job.job_id, session)
-        if lists:
+        if lists and job.kind is not JobKind.BACKFILL:
             self.series_jobs.next_epoch(series_fields(job), start_ms, job.job_id, session)
         return any(other != list(job.indicators) for other in lists)
 

@@ -10,9 +10,7 @@ from shared.stores.candles import Series
 from shared.stores.database import Document
 from shared.stores.revisions import RevisionStore
 from shared.usecases.keep_ledger import SeriesLedger
-from shared.usecases.series_jobs import SeriesHelpers, helper_id, series_fields
-
-_HELPERS = (JobKind.REPAIR, JobKind.ENRICH)
+from shared.usecases.series_jobs import SeriesHelpers, helper_ids, history_id, series_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +22,9 @@ class SeriesUpkeep:
     revisions: RevisionStore
 
     def on_pause(self, document: Document, session: ClientSession) -> None:
-        """A live job is paused: nothing more is asked for its series."""
+        """A live job is paused: nothing more is asked for its series. A backfill is: what is behind it waits no longer."""
         self._move_helpers(document, JobStatus.ACTIVE, JobStatus.PAUSED, session)
+        self._leave(document, session)
 
     def on_resume(self, document: Document, session: ClientSession) -> None:
         """A live job goes on."""
@@ -34,30 +33,47 @@ class SeriesUpkeep:
     def on_new_indicators(self, document: Document, session: ClientSession) -> None:
         """The job's list is another one: all its candles get their values again."""
         job = Job.from_document(document)
+        if job.kind is JobKind.LIVE:
+            self.helpers.series_jobs.set_indicators(history_id(job), document["indicators"], session)
         if job.cursor_ms is not None:
             self.helpers.want_enriching(job, job.start_ms, None, session)
 
     def on_delete(self, document: Document, session: ClientSession) -> None:
-        """The job is gone and its candles stay: so does what it had asked for. Its series' last job takes the helpers along."""
+        """The job is gone and its candles stay: so does what it had asked for. Its series' last job takes the helpers along.
+
+        A live job takes its history job along in any case.
+        """
         job = Job.from_document(document)
-        series = Series(job.exchange, job.symbol, job.timeframe.name)
-        if job.asked_span is not None:
-            grid = job.timeframe
-            spans = [tuple(map(grid.number, span)) for span in self.ledger.asked.read_asked(series.series_id, session)]
-            merged = merge_spans([*((first, end) for first, end in spans), job.asked_span])
-            kept = [(grid.open_at(first), grid.open_at(end)) for first, end in merged]
-            self.ledger.asked.write_asked(series.series_id, kept, session)
+        gone = [job]
+        history = self.ledger.series_jobs.read(history_id(job), session) if job.kind is JobKind.LIVE else None
+        if history is not None:
+            gone.append(Job.from_document(history))
+            self.ledger.series_jobs.delete([history_id(job)], session)
+            self._leave(history, session)
+        self._keep_asked(gone, session)
+        self._leave(document, session)
         keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
         connectors = [other["connector_id"] for other in keeping if other["_id"] != job.job_id]
-        helper_ids = [helper_id(job, kind) for kind in _HELPERS]
         if not connectors:
-            self.ledger.series_jobs.delete(helper_ids, session)
+            self.ledger.series_jobs.delete(helper_ids(job), session)
             return
         # A pause that was the live job's ends with it.
         self.on_resume(document, session)
         if job.connector_id not in connectors:
             # Else the connector could not be deleted for them.
-            self.ledger.series_jobs.reassign(helper_ids, connectors[0], session)
+            self.ledger.series_jobs.reassign(helper_ids(job), connectors[0], session)
+
+    def _keep_asked(self, jobs: list[Job], session: ClientSession) -> None:
+        """What they had asked for stays known."""
+        spans = [job.asked_span for job in jobs if job.asked_span is not None]
+        if not spans:
+            return
+        grid = jobs[0].timeframe
+        series_id = Series(jobs[0].exchange, jobs[0].symbol, grid.name).series_id
+        for start_ms, end_ms in self.ledger.asked.read_asked(series_id, session):
+            spans.append((grid.number(start_ms), grid.number(end_ms)))
+        kept = [(grid.open_at(first), grid.open_at(end)) for first, end in merge_spans(spans)]
+        self.ledger.asked.write_asked(series_id, kept, session)
 
     def on_drop(self, document: Document, session: ClientSession) -> None:
         """The candles go: nothing is known of the series any more."""
@@ -66,10 +82,19 @@ class SeriesUpkeep:
         self.ledger.coverage.drop(series_id, session)
         self.ledger.asked.drop(series_id, session)
         self.revisions.drop(series_id, session)
-        self.ledger.series_jobs.delete([helper_id(job, kind) for kind in _HELPERS], session)
+        self.ledger.series_jobs.delete([*helper_ids(job), history_id(job)], session)
 
     def _move_helpers(self, document: Document, before: JobStatus, after: JobStatus, session: ClientSession) -> None:
-        if document["kind"] == JobKind.LIVE:
+        if document["kind"] != JobKind.LIVE:
+            return
+        job = Job.from_document(document)
+        self.ledger.series_jobs.move([*helper_ids(job), history_id(job)], before.value, after.value, session)
+        history = self.ledger.series_jobs.read(history_id(job), session) if after is JobStatus.PAUSED else None
+        if history is not None:
+            self._leave(history, session)
+
+    def _leave(self, document: Document, session: ClientSession) -> None:
+        """A backfill that is not done stores nothing more, for now or ever."""
+        if document["kind"] == JobKind.BACKFILL and document["status"] != JobStatus.DONE:
             job = Job.from_document(document)
-            ids = [helper_id(job, kind) for kind in _HELPERS]
-            self.ledger.series_jobs.move(ids, before.value, after.value, session)
+            self.helpers.note_left(job, job.cursor_ms, session)

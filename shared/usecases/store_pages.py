@@ -98,6 +98,11 @@ class PageWriter:
     epoch: int
     totals: StoreTotals = field(default_factory=StoreTotals)
     _tail: History | None = None
+    _gap_end_ms: int | None = None
+
+    def go_on(self, job: Job) -> None:
+        """From the job's cursor, where somebody has moved it to: what is stored before it is not what was stored last."""
+        self.job, self._tail = job, None
 
     def plan_change(self, page: CandleBatch, window_start_ms: int, new_ms: int) -> Change:
         """What of the page differs from what is stored, from the first difference on, with its indicators.
@@ -107,6 +112,22 @@ class PageWriter:
         if self._tail is None:
             self._tail = self._reader.read_before(new_ms, self._extra)
         return self._compare(page, self._tail.stored.candles.between(window_start_ms, new_ms))
+
+    def plan_gap(self, page: CandleBatch, new_ms: int, end_ms: int) -> Change:
+        """What of a backfill's page is new, with its indicators; where candles lie between the page's, as `plan_repair` does.
+
+        All of [new_ms, end_ms) was asked for.
+        """
+        is_other_gap, self._gap_end_ms = new_ms != self._gap_end_ms, end_ms
+        if not len(page):
+            return Change.none()
+        next_ms = self.candles.find_next_open(self.series, int(page.open_ms[0]) - 1)
+        if next_ms is not None and next_ms <= page.open_ms[-1]:
+            self._tail = None
+            return self.plan_repair(page)
+        if self._tail is None or is_other_gap:
+            self._tail = self._reader.read_before(new_ms, self._extra)
+        return self._compare(page, CandleBatch.empty())
 
     def plan_repair(self, page: CandleBatch) -> Change:
         """What of a repair's page is new or differs. Raw candles only: what depends on them is computed again as a whole."""
@@ -137,6 +158,7 @@ class PageWriter:
                 session=session,
             )
             self.land(change, settled, after, session)
+            self.note_begins(begins_ms, session)
             return str(after["status"])
 
         status, final = self.transact(change, write)
@@ -221,9 +243,20 @@ class PageWriter:
         elif settled.is_following:
             if change.is_stored.any():
                 self.helpers.note_revised(self.job, session)
-        elif next_ms is not None:
-            # These values are right; those behind them were computed without this page.
+        elif next_ms is not None and (self.job.end_ms is None or next_ms < self.job.end_ms):
+            # These values are right; those behind them were computed without this page. What is behind a backfill as a whole
+            # learns of it when that ends.
             self.helpers.want_enriching(self.job, next_ms, next_ms, session)
+
+    def note_begins(self, begins_ms: int | None, session: ClientSession) -> None:
+        """Inside a transaction: where the exchange's history of the series begins, if a first page has shown it."""
+        if begins_ms is not None:
+            self.keeper.ledger.asked.note_begins(self.series.series_id, begins_ms, session)
+
+    def note_left(self, cursor_ms: int | None, session: ClientSession) -> None:
+        """Inside the transaction that ends the job, or stops it: a backfill stores nothing more."""
+        if self.job.kind is JobKind.BACKFILL:
+            self.helpers.note_left(self.job, cursor_ms, session)
 
     def note_stored(self, change: Change) -> None:
         """After the commit: counts, and the tail for the next page."""

@@ -114,10 +114,11 @@ def last_closed_ms(at_ms: int) -> int:
     return at_ms // MINUTE_MS * MINUTE_MS - MINUTE_MS
 
 
-def cursors(platform: Platform) -> list[int]:
-    """Of all jobs, 0 for one that has not begun."""
-    jobs = platform.database.collection("jobs").find()
-    return [to_ms(job["cursor"]["last_ts"]) if job["cursor"]["last_ts"] else 0 for job in jobs]
+def has_come_to(platform: Platform, goal_ms: int) -> bool:
+    """Whether all live jobs have, and nothing is left of what their series have made for themselves."""
+    jobs = all_of(platform, "jobs")
+    reached = [to_ms(job["cursor"]["last_ts"] or to_datetime(0)) for job in jobs if job["kind"] == "live"]
+    return min(reached) >= goal_ms and all(job["status"] == "done" for job in jobs if job["kind"] != "live")
 
 
 def told(platform: Platform) -> Callable[[], object]:
@@ -176,7 +177,7 @@ def run_workers_with_wrong_clocks(
         workers = start_workers(clocks, uri, database, folder, 280)
         goal_ms = last_closed_ms(began_ms + int(until_s * 1000))
         try:
-            wait_until(lambda: min(cursors(platform)) >= goal_ms, told(platform), until_s + 90)
+            wait_until(lambda: has_come_to(platform, goal_ms), told(platform), until_s + 90)
             assert [worker.process.poll() for worker in workers] == [None] * len(workers)
         finally:
             for worker in workers:
@@ -271,7 +272,7 @@ def run_functions_with_wrong_clocks(
             report = response.json()
             refused = [event for event in events(tick_service.log_path) if event["event"] == "worker_not_started"]
             assert (report["given_back"], refused) == (0, []), "the worker does not let the tick in"
-            return min(cursors(platform)) >= goal_ms
+            return has_come_to(platform, goal_ms)
 
         wait_until(tick_once, told(platform))
         for job_id in job_ids:

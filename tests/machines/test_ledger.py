@@ -9,7 +9,7 @@ from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from local_emulator.simulator.truth import true_candles
 from shared.domain.coverage import TRIES_MAX, IntervalState
 from shared.domain.indicators import DEFAULT_INDICATORS
-from shared.domain.jobs import to_ms
+from shared.domain.jobs import Job, to_ms
 from shared.domain.timeframes import MINUTE_MS
 from shared.usecases.read_coverage import Coverage
 from shared.usecases.series_jobs import REPAIR_APART_MS
@@ -140,10 +140,10 @@ def test_what_is_never_there_has_had_no_trades_after_three_tries(platform: Platf
 def test_a_market_without_trades_is_told_from_missing_candles(platform: Platform, simulator: SimulatorProcess) -> None:
     """An exchange that leaves out intervals without trades: in the end the ledger says of each what it is."""
     symbol = "ZEC/USDT"
-    truth = true_candles(SEED, "coinbase", symbol, "1m", back(1_500), CLOSED_MS)
-    assert len(truth) < 1_400
+    truth = true_candles(SEED, "coinbase", symbol, "1m", back(1_200), CLOSED_MS)
+    assert len(truth) < 1_100
     hide(simulator, back(900), back(800), exchange="coinbase")
-    job_id = add_job(platform, symbol, connector_id="coinbase", start_ms=back(1_500))
+    job_id = add_job(platform, symbol, connector_id="coinbase", start_ms=back(1_200))
     run_until_caught_up(platform, job_id)
     run_once(platform, f"{job_id}:repair")
     simulator.set_faults()
@@ -151,9 +151,9 @@ def test_a_market_without_trades_is_told_from_missing_candles(platform: Platform
     asked_end_ms = to_ms(platform.jobs.get(job_id)["cursor"]["last_ts"]) + MINUTE_MS
     found = counts(platform, job_id, asked_end_ms)
     there = len(truth.between(0, asked_end_ms))
-    assert found == {"stored": there, "no_trades": (asked_end_ms - back(1_500)) // MINUTE_MS - there}
+    assert found == {"stored": there, "no_trades": (asked_end_ms - back(1_200)) // MINUTE_MS - there}
     enrich(platform, job_id)
-    expected = true_candles(SEED, "coinbase", symbol, "1m", back(1_500), CLOSED_MS)
+    expected = true_candles(SEED, "coinbase", symbol, "1m", back(1_200), CLOSED_MS)
     assert_series_equals(stored(platform, "coinbase", symbol), expected, DEFAULT_INDICATORS)
 
 
@@ -191,6 +191,10 @@ def test_values_wait_for_a_backfill_that_is_on_its_way(platform: Platform, simul
     two_pages = platform.runner.run_limits
     object.__setattr__(platform.runner, "run_limits", type(two_pages)(two_pages.lease_ms, 1, two_pages.wait_ms_max, 8))
     assert run_once(platform, backfill_id).outcome.value == "more"
+    # It says what is behind it when it ends; somebody else says so before.
+    assert platform.jobs.count({"_id": f"{job_id}:enrich"}) == 0
+    job, junction_ms = Job.from_document(platform.jobs.get(job_id)), back(1_200)
+    platform.database.transact(lambda session: platform.helpers.want_enriching(job, junction_ms, junction_ms, session))
     assert run_once(platform, f"{job_id}:enrich").outcome.value == "caught_up"
     assert platform.jobs.get(f"{job_id}:enrich")["stale"] != []
     run_until_caught_up(platform, backfill_id)

@@ -19,8 +19,9 @@ from shared.domain.jobs import to_datetime, to_ms
 from shared.domain.timeframes import MINUTE_MS
 from shared.errors import LeaseLost
 from shared.stores.database import Database
-from shared.usecases.fetch_pages import PAGE_RESERVE_MS
+from shared.usecases.pages_ahead import PAGES_AHEAD_MAX
 from shared.usecases.run_job import RunResult
+from shared.usecases.send_requests import PAGE_RESERVE_MS
 from shared.wiring import Platform
 from tests.factories import (
     add_connector,
@@ -99,14 +100,14 @@ def test_a_run_ends_before_its_deadline_and_leaves_the_rest_to_the_next(
     platform: Platform, simulator: SimulatorProcess
 ) -> None:
     simulator.set_faults(SLOW)
-    job_id = add_job(platform, start_ms=back(20 * PAGE), indicators=[])
+    job_id = add_job(platform, start_ms=back(60 * PAGE), end_ms=CLOSED_MS, indicators=[])
     claimed = claim(platform, job_id)
     deadline = Deadline.after(PAGE_RESERVE_MS / 1000 + 1.0)
     result = platform.runner.run(job_id, claimed.fence, "test", deadline)
     # No page is begun with less than the reserve left, so the run is over long before the deadline.
     assert deadline.remaining_ms() > PAGE_RESERVE_MS - 3_000
     assert result.outcome.value == "more"
-    assert 1 * PAGE <= len(stored(platform)) < 20 * PAGE
+    assert 1 * PAGE <= len(stored(platform)) < 60 * PAGE
     job = platform.jobs.get(job_id)
     assert (job["attempt"], job["lock"]) == (0, {"fence": claimed.fence})
     assert to_ms(job["next_run_at"]) <= platform.database.server_now_ms()
@@ -115,7 +116,7 @@ def test_a_run_ends_before_its_deadline_and_leaves_the_rest_to_the_next(
 def test_a_run_takes_as_many_pages_as_it_may_and_is_due_again_at_once(
     mongodb_uri: str, database_name: str, platform: Platform, simulator: SimulatorProcess
 ) -> None:
-    job_id = add_job(platform, start_ms=back(5 * PAGE), indicators=[])
+    job_id = add_job(platform, start_ms=back(5 * PAGE), end_ms=CLOSED_MS, indicators=[])
     two_pages = make_platform(mongodb_uri, database_name, worker_pages_max=2)
     try:
         assert run_once(two_pages, job_id).outcome.value == "more"
@@ -131,13 +132,13 @@ def test_a_run_takes_as_many_pages_as_it_may_and_is_due_again_at_once(
 
 def test_a_pause_ends_the_run_after_the_page_at_hand(platform: Platform, simulator: SimulatorProcess) -> None:
     simulator.set_faults(SLOW)
-    job_id = add_job(platform, start_ms=back(30 * PAGE), indicators=[])
+    job_id = add_job(platform, start_ms=back(30 * PAGE), end_ms=CLOSED_MS, indicators=[])
     with running(platform, job_id) as future:
         update(platform, job_id, status="paused")
         count_paused = len(stored(platform))
         assert future.result(LIMIT_S).outcome.value == "paused"
     documents, job = stored(platform), platform.jobs.get(job_id)
-    assert len(documents) <= count_paused + PAGE
+    assert len(documents) <= count_paused + PAGES_AHEAD_MAX * PAGE
     assert (job["status"], set(job["lock"])) == ("paused", {"fence"})
     # What it has is whole, and goes on from there.
     assert_series_equals(documents, truth(back(30 * PAGE))[: len(documents)], ())
@@ -167,7 +168,7 @@ def test_a_start_between_two_candles_begins_with_the_next_one(platform: Platform
 
 def test_a_job_deleted_during_its_run_writes_nothing_more(platform: Platform, simulator: SimulatorProcess) -> None:
     simulator.set_faults(SLOW)
-    job_id = add_job(platform, start_ms=back(30 * PAGE), indicators=[])
+    job_id = add_job(platform, start_ms=back(30 * PAGE), end_ms=CLOSED_MS, indicators=[])
     with running(platform, job_id) as future:
         platform.database.transact(lambda session: platform.jobs.delete(job_id, None, session))
         count = len(stored(platform))
@@ -180,7 +181,7 @@ def test_a_job_deleted_during_its_run_writes_nothing_more(platform: Platform, si
 
 def test_a_run_that_was_overtaken_stores_nothing_further(platform: Platform, simulator: SimulatorProcess) -> None:
     simulator.set_faults(SLOW)
-    job_id = add_job(platform, start_ms=back(30 * PAGE), indicators=[])
+    job_id = add_job(platform, start_ms=back(30 * PAGE), end_ms=CLOSED_MS, indicators=[])
     with running(platform, job_id) as future:
         update(platform, job_id, **{"lock.expires_at": to_datetime(0), "next_run_at": to_datetime(0)})
         new = claim(platform, job_id)
@@ -191,9 +192,9 @@ def test_a_run_that_was_overtaken_stores_nothing_further(platform: Platform, sim
     assert (len(stored(platform)), job["cursor"], job["lock"]["fence"]) == (count, cursor, new.fence)
     assert job["lock"]["run_id"] is None
     simulator.set_faults()
-    assert platform.runner.run(job_id, new.fence, "test", Deadline.after(100)).outcome.value == "caught_up"
+    assert platform.runner.run(job_id, new.fence, "test", Deadline.after(100)).outcome.value == "done"
     assert_series_equals(stored(platform), truth(back(30 * PAGE)), ())
-    assert [run["outcome"] for run in runs_of(platform, job_id)] == ["caught_up", "lost"]
+    assert [run["outcome"] for run in runs_of(platform, job_id)] == ["done", "lost"]
 
 
 def test_the_run_of_a_deleted_job_cannot_write_under_the_one_made_again(
@@ -201,11 +202,11 @@ def test_the_run_of_a_deleted_job_cannot_write_under_the_one_made_again(
 ) -> None:
     simulator.set_faults(SLOW)
     made_at = to_datetime(platform.database.server_now_ms())
-    job_id = add_job(platform, start_ms=back(30 * PAGE), indicators=[], created_at=made_at)
+    job_id = add_job(platform, start_ms=back(30 * PAGE), end_ms=CLOSED_MS, indicators=[], created_at=made_at)
     with running(platform, job_id) as future:
         platform.database.transact(lambda session: platform.jobs.delete(job_id, None, session))
         made_again_at = to_datetime(platform.database.server_now_ms())
-        add_job(platform, start_ms=back(30 * PAGE), indicators=[], created_at=made_again_at)
+        add_job(platform, start_ms=back(30 * PAGE), end_ms=CLOSED_MS, indicators=[], created_at=made_again_at)
         new = claim(platform, job_id)
         platform.leases.begin(job_id, new.fence, "the new run", 60_000)
         count = len(stored(platform))

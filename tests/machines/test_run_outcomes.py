@@ -15,7 +15,7 @@ from shared.domain.jobs import RunOutcome, to_datetime
 from shared.domain.timeframes import MINUTE_MS
 from shared.errors import StorageUnavailable
 from shared.stores.job_leases import DueJob
-from shared.usecases.fetch_pages import PAGE_RESERVE_MS
+from shared.usecases.send_requests import PAGE_RESERVE_MS
 from shared.wiring import Platform
 from tests.factories import add_job, claim, make_platform
 from tests.machines.state_scene import (

@@ -103,15 +103,15 @@ def test_the_holder_settles_what_it_used_and_a_request_without_an_answer_stays_c
     connector = platform.connectors.get_connector("binance")
     answered = Grants(limits, connector, 0)
     first = answered.acquire(2, 6)
-    answered.note_answer()
+    answered.note_answer(first)
     answered.close()
     reserve(limits, 1)
     assert booked(platform) == 3
     unanswered = Grants(limits, connector, 0)
     second = unanswered.acquire(2, 4)
-    unanswered.acquire(2, 4)
+    later = unanswered.acquire(2, 4)
     # The answer to the second request says nothing of the first.
-    unanswered.note_answer()
+    unanswered.note_answer(later)
     unanswered.close()
     reserve(limits, 1)
     assert booked(platform) == 8

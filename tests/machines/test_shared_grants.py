@@ -228,9 +228,9 @@ def test_many_runs_send_no_more_than_the_limit_and_nobody_waits_for_ever(platfor
             held = Grants(grants, connector, 0)
             try:
                 for _ in range(1 + (number + turn) % 3):
-                    held.acquire(1, 4)
+                    reservation = held.acquire(1, 4)
                     sent += 1
-                    held.note_answer()
+                    held.note_answer(reservation)
             except Refused:
                 return sent
             finally:

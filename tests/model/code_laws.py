@@ -309,7 +309,7 @@ def what_was_sent_counts_from_its_arrival_or_later(platform: Platform) -> None:
         grant = asked.result(30)
     arrived_ms = platform.database.server_now_ms()
     assert arrived_ms > grant.at_ms, "too slow to judge"
-    grants.note_answer()
+    grants.note_answer(grant)
     grants.close()
     # Told, and refunded, by a call that itself books nothing.
     store.reserve("binance", need=LIMIT, want=LIMIT, wait_ms_max=0, use_by_ms=USE_BY_MS, transit_ms=TRANSIT_MS)
@@ -321,8 +321,7 @@ def a_request_without_an_answer_counts_to_its_charged_moment(platform: Platform)
     store = RateLimitStore(platform.database)
     grants = Grants(store, platform.connectors.get_connector("binance"), 0)
     grant = grants.acquire(2, 6)
-    grants.acquire(2, 6)
-    grants.note_answer()
+    grants.note_answer(grants.acquire(2, 6))
     grants.close()
     reserve(platform, store=store)
     assert booked_from(platform, grant.charged_ms) >= 4

@@ -1,0 +1,134 @@
+"""Have several windows of one run asked for at once, and hand over their answers in order.
+
+Where it is known what a run will ask for, one request's round trip need not end before the next one is sent: with 100 ms
+to the exchange and a page every 20 ms in its limit five have to be under way. Weight is asked for in the order of the
+windows, so that a limit without room leaves no answers behind it that nobody can use.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
+from types import TracebackType
+from typing import Final, TypeAlias
+
+from shared.domain.windows import Window
+from shared.usecases.grants import Refusal
+from shared.usecases.send_requests import Answer, RequestSender, TimeIsUp
+
+# Requests of one run under way at once: more than a round trip of 150 ms asks for at the widest limit (Binance's).
+IN_FLIGHT_MAX: Final = 8
+# Answers in hand or under way at most, and so the memory of a run.
+AHEAD_MAX: Final = 2 * IN_FLIGHT_MAX
+
+Outcome: TypeAlias = Answer | Refusal | TimeIsUp | Exception
+
+
+class _Stopped(Exception):
+    """Nothing more is sent: an earlier window has got no answer, or the run has ended."""
+
+
+class WindowsAhead:
+    """A context manager around the windows, ascending, that a run is going to ask for.
+
+    Leaving it waits for the requests that are under way.
+    """
+
+    def __init__(self, sender: RequestSender, windows: Sequence[Window]) -> None:
+        self._sender = sender
+        self._windows = windows
+        self._changed = threading.Condition()
+        self._outcomes: dict[int, Outcome] = {}
+        self._taken = self._begun = self._turn = 0
+        self._is_stopped = False  # no further window is begun
+        self._is_left = False
+        sender.in_flight_max = max(1, min(IN_FLIGHT_MAX, len(windows)))
+        self._threads = [
+            threading.Thread(target=copy_context().run, args=(self._work,), name="ahead", daemon=True)
+            for _ in range(min(IN_FLIGHT_MAX, len(windows)))
+        ]
+
+    def __enter__(self) -> "WindowsAhead":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+        with self._changed:
+            self._is_stopped = self._is_left = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def find(self, window: Window) -> Window:
+        """What of the window is asked for next: one of those ahead, or what lies before the next of them."""
+        start_ms = next((ahead.new_ms for ahead in self._left(window.new_ms) if ahead.new_ms < window.end_ms), window.end_ms)
+        if start_ms > window.new_ms:
+            return Window(window.start_ms, window.new_ms, start_ms, window.closed_end_ms)
+        return self._windows[self._taken]
+
+    def take(self, window: Window) -> Answer | Refusal | TimeIsUp | None:
+        """What became of a window that `find` gave; None: it is not one of those ahead, or no longer.
+
+        Raises what its request has raised.
+        """
+        number = self._taken
+        if number == len(self._windows) or self._windows[number] != window:
+            return None
+        with self._changed:
+            # One that was begun before a later window stopped them all is still under way.
+            self._changed.wait_for(lambda: number in self._outcomes or self._is_left)
+            outcome = self._outcomes.pop(number, None)
+            self._taken = number + 1
+            self._changed.notify_all()
+        if isinstance(outcome, Exception):
+            raise outcome
+        return TimeIsUp() if outcome is None else outcome
+
+    def _left(self, from_ms: int) -> Iterator[Window]:
+        """Those not taken yet; the ones before `from_ms` are passed over."""
+        with self._changed:
+            while self._taken < len(self._windows) and self._windows[self._taken].new_ms < from_ms:
+                self._outcomes.pop(self._taken, None)
+                self._taken += 1
+            self._changed.notify_all()
+        yield from self._windows[self._taken : self._taken + 1]
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_stopped or self._begun < self._taken + AHEAD_MAX)
+                if self._is_stopped or self._begun == len(self._windows):
+                    return
+                number = self._begun
+                self._begun += 1
+            outcome = self._ask(number)
+            with self._changed:
+                # Also where nothing had to be sent.
+                self._turn = max(self._turn, number + 1)
+                if outcome is not None and number >= self._taken:
+                    self._outcomes[number] = outcome
+                self._is_stopped = self._is_stopped or not isinstance(outcome, Answer)
+                self._changed.notify_all()
+
+    def _ask(self, number: int) -> Outcome | None:
+        try:
+            pages_left = len(self._windows) - number
+            return self._sender.fetch(self._windows[number], pages_left, partial(self._in_turn, number))
+        except _Stopped:
+            return None
+        except Exception as exc:  # noqa: BLE001 - carried over to the thread that takes it, which knows what it means
+            return exc
+
+    @contextmanager
+    def _in_turn(self, number: int) -> Iterator[None]:
+        """Asking for weight, after all windows before this one have. One that is tried again has had its turn."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._turn >= number or self._is_stopped)
+            if self._is_stopped and self._turn <= number:
+                raise _Stopped
+        yield
+        with self._changed:
+            self._turn = max(self._turn, number + 1)
+            self._changed.notify_all()
