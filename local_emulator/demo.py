@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from local_emulator.comparison import compare_job
 from local_emulator.emulator import Emulator
-from shared.domain.jobs import KEEPING_KINDS, to_ms
+from shared.domain.jobs import JobKind, JobStatus, to_ms
 from shared.domain.timeframes import TIMEFRAMES
 
 # A candle that closed this short a time ago need not be stored yet: settle delay, the worker's start, a busy machine.
@@ -54,7 +54,7 @@ def run_demo(emulator: Emulator, seconds: float) -> DemoResult:
     while time.monotonic() < end:
         time.sleep(min(POLL_S, max(0.0, end - time.monotonic())))
     grace_end = time.monotonic() + GRACE_S
-    while time.monotonic() < grace_end and not all(is_caught_up(job, time.time() * 1000) for job in _jobs(emulator)):
+    while time.monotonic() < grace_end and not _is_settled(emulator):
         time.sleep(POLL_S)
     return judge(emulator)
 
@@ -95,4 +95,13 @@ def count_over_limit(report: dict[str, Any]) -> int:
 
 
 def _jobs(emulator: Emulator) -> list[dict[str, Any]]:
-    return list(emulator.client[emulator.database]["jobs"].find({"kind": {"$in": list(KEEPING_KINDS)}}).sort("_id", 1))
+    return list(emulator.client[emulator.database]["jobs"].find({"kind": JobKind.LIVE.value}).sort("_id", 1))
+
+
+def _is_settled(emulator: Emulator) -> bool:
+    """Whether the jobs are caught up, and what they had passed over is there."""
+    now_ms = time.time() * 1000
+    if not all(is_caught_up(job, now_ms) for job in _jobs(emulator)):
+        return False
+    on_its_way = {"kind": JobKind.BACKFILL.value, "status": JobStatus.ACTIVE.value}
+    return emulator.client[emulator.database]["jobs"].count_documents(on_its_way) == 0

@@ -25,10 +25,12 @@ NOT_STARTED_LEDGER: Final[Document] = {
 
 
 def due_by(now: datetime, priorities: Sequence[int]) -> Document:
+    """Active jobs of these priorities that are due."""
     return {"status": "active", "priority": {"$in": list(priorities)}, "next_run_at": {"$lte": now}}
 
 
 def due_branch(connector_id: str, now: datetime, limit: int, priorities: Sequence[int]) -> list[Document]:
+    """One connector's due jobs, in the order that they are served."""
     return [
         {"$match": {"connector_id": connector_id, **due_by(now, priorities)}},
         {"$sort": {"priority": ASCENDING, "next_run_at": ASCENDING}},
@@ -38,6 +40,7 @@ def due_branch(connector_id: str, now: datetime, limit: int, priorities: Sequenc
 
 
 def still_due(job_ids: Sequence[str]) -> Document:
+    """Those of the jobs that may be claimed, by the server's clock."""
     return {
         "_id": {"$in": list(job_ids)},
         "status": "active",
@@ -51,6 +54,7 @@ def still_due(job_ids: Sequence[str]) -> Document:
 
 
 def claim_pipeline(claim_id: str, holder: str, lease_ms: int) -> list[Document]:
+    """The update that takes a job: a new fence, a lease, and a note of the one that was lost."""
     expires = {"$add": ["$$NOW", lease_ms]}
     was_abandoned = {"$ne": [{"$ifNull": ["$lock.claim_id", None]}, None]}
     has_died = {"$ne": [{"$ifNull": ["$lock.run_id", None]}, None]}
@@ -107,6 +111,7 @@ def cursor_stage(cursor: datetime | None, begins_at: datetime | None) -> Documen
 
 
 def totals_stage(added: Document) -> Document:
+    """So much more in each of the totals."""
     return {f"totals.{name}": {"$add": [{"$ifNull": [f"$totals.{name}", 0]}, count]} for name, count in added.items()}
 
 

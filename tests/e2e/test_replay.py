@@ -13,7 +13,7 @@ from shared.domain.indicators import DEFAULT_INDICATORS
 from shared.domain.job_ranges import format_ms
 from shared.domain.timeframes import TIMEFRAMES
 from shared.wiring import Platform
-from tests.factories import add_connector, add_job, run_until_caught_up, stored_documents
+from tests.factories import add_connector, add_job, run_until_caught_up, run_until_settled, stored_documents
 from tests.replay import DATA_DIR, assert_series_equals, closed_at, read_recording
 
 BINANCE_TIMEFRAMES: Final = ["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M"]
@@ -35,7 +35,7 @@ def replay(platform: Platform, exchange: str, symbol: str, timeframe: str, path:
         simulator.configure(exchange, WIDE)
         add_connector(platform, exchange, base_url=simulator.base_url(exchange), windows=WIDE)
         job_id = add_job(platform, symbol, timeframe, connector_id=exchange, start_ms=int(recording.open_ms[0]))
-        run_until_caught_up(platform, job_id)
+        run_until_settled(platform, job_id)
     expected = closed_at(recording, timeframe, now_ms)
     assert len(expected) == len(recording) - int(is_last_running)
     assert_series_equals(stored_documents(platform, exchange, symbol, timeframe), expected, DEFAULT_INDICATORS)
@@ -76,7 +76,7 @@ def test_the_ledger_of_a_year_with_sixty_thousand_holes_is_exact(platform: Platf
         simulator.configure("binance", WIDE)
         add_connector(platform, base_url=simulator.base_url("binance"), windows=WIDE)
         job_id = add_job(platform, start_ms=start_ms, indicators=[])
-        run_until_caught_up(platform, job_id)
+        run_until_settled(platform, job_id)
         assert runs_in(IntervalState.MISSING) == stretches
         for _ in range(TRIES_MAX - 1):
             run_until_caught_up(platform, f"{job_id}:repair")
@@ -120,7 +120,7 @@ def test_generated_candles_land_exactly(platform: Platform, exchange: str, symbo
         simulator.configure(exchange, WIDE)
         add_connector(platform, exchange, base_url=simulator.base_url(exchange), windows=WIDE)
         job_id = add_job(platform, symbol, timeframe, connector_id=exchange, start_ms=start_ms)
-        run_until_caught_up(platform, job_id)
+        run_until_settled(platform, job_id)
     expected = true_candles(SEED, exchange, symbol, timeframe, start_ms, grid.floor(NOW_MS))
     assert len(expected) > 40
     assert_series_equals(stored_documents(platform, exchange, symbol, timeframe), expected, DEFAULT_INDICATORS)

@@ -13,7 +13,7 @@ from shared.domain.indicators import DEFAULT_INDICATORS
 from shared.domain.jobs import to_ms
 from shared.domain.timeframes import MINUTE_MS
 from shared.wiring import Platform
-from tests.factories import add_connector, add_job, run_once, run_until_caught_up, stored_documents
+from tests.factories import add_connector, add_job, run_once, run_until_caught_up, run_until_settled, stored_documents
 from tests.replay import assert_series_equals
 
 SEED: Final = 11
@@ -83,7 +83,7 @@ def test_broken_pages_never_put_a_wrong_candle_in_the_database(
             break
     assert sum(listed["applied"] for listed in simulator.faults()) > 0
     simulator.set_faults()
-    run_until_caught_up(platform, job_id)
+    run_until_settled(platform, job_id)
     assert_series_equals(stored_documents(platform, exchange, SYMBOLS[exchange], "1m"), expected, DEFAULT_INDICATORS)
 
 
@@ -111,11 +111,11 @@ def test_a_candle_revised_after_its_close_is_corrected_with_what_depends_on_it(p
         add_connector(platform, base_url=simulator.base_url("binance"), windows=WIDE)
         job_id = add_job(platform, start_ms=START_MS)
         simulator.set_faults({"exchange": "binance", "kind": "revise", "delay_ms": 90_000})
-        run_until_caught_up(platform, job_id)
+        run_until_settled(platform, job_id)
         first = stored_documents(platform, "binance", "BTC/USDT", "1m")[-1]
         simulator.clock(advance_ms=2 * MINUTE_MS)
         simulator.set_faults()
-        run_until_caught_up(platform, job_id)
+        run_until_settled(platform, job_id)
         expected = truth("binance", NOW_MS // MINUTE_MS * MINUTE_MS + 2 * MINUTE_MS)
         documents = stored_documents(platform, "binance", "BTC/USDT", "1m")
         assert_series_equals(documents, expected, DEFAULT_INDICATORS)
@@ -134,7 +134,7 @@ def test_a_market_without_trades_does_not_hold_the_cursor_for_ever(platform: Pla
         add_connector(platform, "coinbase", base_url=simulator.base_url("coinbase"), windows=WIDE)
         job_id = add_job(platform, "BTC/USD", connector_id="coinbase", start_ms=START_MS)
         simulator.set_faults({"exchange": "coinbase", "kind": "cut_rows", "rows": 10_000})
-        run_until_caught_up(platform, job_id)
+        run_until_settled(platform, job_id)
         cursor_ms = to_ms(platform.jobs.get(job_id)["cursor"]["last_ts"])
         grace_ms = platform.connectors.get_connector("coinbase").publish_grace_ms
         assert stored_documents(platform, "coinbase", "BTC/USD", "1m") == []
@@ -187,7 +187,7 @@ def test_what_is_behind_the_last_row_is_not_passed_where_the_exchange_leaves_out
 ) -> None:
     exchange, job_id = filled_job
     simulator.set_faults({"exchange": exchange, "kind": "cut_rows", "rows": 100, "count": 1})
-    run_until_caught_up(platform, job_id)
+    run_until_settled(platform, job_id)
     assert_filled(platform, exchange)
 
 

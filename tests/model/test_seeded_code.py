@@ -15,7 +15,7 @@ from shared.stores.database import Database
 from shared.stores.job_leases import JobLeases
 from shared.stores.rate_limits import RateLimitStore
 from shared.stores.runs import RunStore
-from shared.usecases.grants import Grants
+from shared.usecases import grants
 from shared.usecases.shared_grants import SharedGrants
 from shared.wiring import Platform
 from tests.factories import add_connector
@@ -188,13 +188,7 @@ def arrival_counts_from_the_reply(patch: pytest.MonkeyPatch, _platform: Platform
 
 
 def settled_without_an_answer(patch: pytest.MonkeyPatch, _platform: Platform) -> None:
-    close = Grants.close
-
-    def broken(self: Grants) -> None:
-        self._answered = self._sent
-        close(self)
-
-    patch.setattr(Grants, "close", broken)
+    patch.setattr(grants._Held, "is_complete", property(lambda self: self.is_retired))
 
 
 def a_share_settles_the_whole(patch: pytest.MonkeyPatch, _platform: Platform) -> None:
@@ -203,7 +197,7 @@ def a_share_settles_the_whole(patch: pytest.MonkeyPatch, _platform: Platform) ->
 
 SEEDED: Final[list[tuple[str, Law, Break]]] = [
     ("no fence in the write", laws.an_old_fence_writes_nothing, without_condition("lock.fence")),
-    ("fence not raised", laws.an_old_fence_writes_nothing, with_result(job_leases, "_claim_pipeline", fence_not_raised)),
+    ("fence not raised", laws.an_old_fence_writes_nothing, with_result(job_leases, "claim_pipeline", fence_not_raised)),
     ("begin twice", laws.a_claim_is_begun_once, without_condition("lock.run_id")),
     ("give back what has begun", laws.a_run_that_goes_on_is_not_given_back, without_condition("lock.run_id")),
     ("release by id only", laws.a_claim_is_given_back_by_its_own_fence_only, without_condition("lock.fence")),
@@ -211,26 +205,26 @@ SEEDED: Final[list[tuple[str, Law, Break]]] = [
     (
         "expiry not checked",
         laws.a_lease_that_has_not_run_out_is_not_taken,
-        with_result(job_leases, "_still_due", expiry_not_checked),
+        with_result(job_leases, "still_due", expiry_not_checked),
     ),
     (
         "leases never run out",
         laws.a_lease_that_has_run_out_is_taken,
-        with_result(job_leases, "_still_due", leases_never_run_out),
+        with_result(job_leases, "still_due", leases_never_run_out),
     ),
     ("sessions not ended", laws.what_a_dead_worker_left_open_is_ended, sessions_not_ended),
     (
         "abandoned not noted",
         laws.every_begun_run_is_written_down,
-        with_result(job_leases, "_claim_pipeline", abandoned_not_noted),
+        with_result(job_leases, "claim_pipeline", abandoned_not_noted),
     ),
     ("finish without record", laws.every_begun_run_is_written_down, finish_without_record),
     (
         "fence begins anew",
         laws.a_job_made_again_outnumbers_the_old_one,
-        with_part(job_leases, "_claim_pipeline", "$created_at", 0),
+        with_part(job_leases, "claim_pipeline", "$created_at", 0),
     ),
-    ("cursor goes back", laws.the_cursor_only_moves_forward, with_result(job_leases, "_cursor_stage", cursor_goes_back)),
+    ("cursor goes back", laws.the_cursor_only_moves_forward, with_result(job_leases, "cursor_stage", cursor_goes_back)),
     ("lease not renewed", laws.a_page_renews_the_lease, lease_not_renewed),
     (
         "cursor in another transaction",
