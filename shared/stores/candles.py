@@ -3,7 +3,6 @@
 Clustered means that the candles lie in the order of their times, in one B-tree instead of two; zstd halves them again.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -22,6 +21,7 @@ from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
 from shared.domain.jobs import symbol_slug, to_datetime, to_ms
 from shared.domain.timeframes import IntArray
 from shared.stores.candle_documents import INDICATORS_FIELD, decode_candles, decode_columns, encode_candles
+from shared.stores.candle_updates import COMMAND_BYTES_MAX, update_of, value_updates
 from shared.stores.database import Database, Document
 from shared.stores.raw_batches import first_batch
 
@@ -33,8 +33,6 @@ _RAW: Final[CodecOptions[RawBSONDocument]] = CodecOptions(document_class=RawBSON
 READ_BATCH: Final = 20_000
 # The server ends a reply at 16 MiB, a document at most before; one that is shorter was not cut.
 UNCUT_REPLY_BYTES: Final = 8 * 1024 * 1024
-# The server takes commands of 16 MiB.
-COMMAND_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,14 +209,15 @@ class CandleStore:
             self._collection(series).bulk_write(writes, session=session)
 
     def set_values(self, series: Series, opens_ms: IntArray, values: Mapping[str, FloatArray], session: ClientSession) -> None:
-        """Put indicator values (columns as long as `opens_ms`) into stored candles; where one is NaN the field is removed."""
-        columns = {name: column.tolist() for name, column in values.items()}
-        writes: list[UpdateOne] = []
-        for row, open_ms in enumerate(opens_ms.tolist()):
-            present = {name: column[row] for name, column in columns.items() if not math.isnan(column[row])}
-            writes.append(UpdateOne({"_id": to_datetime(open_ms)}, _update({}, present, columns)))
-        if writes:
-            self._collection(series).bulk_write(writes, ordered=False, session=session)
+        """Put indicator values (columns as long as `opens_ms`, which ascend) into stored candles, in a transaction.
+
+        Where one is NaN the field is removed. What else a candle has stays, and one that is not stored stays away.
+        """
+        collection = self._collection(series)
+        for statements in _commands_full(value_updates(opens_ms, values)):
+            answer = collection.database.command({"update": collection.name, "updates": statements}, session=session)
+            if answer.get("writeErrors"):
+                raise BulkWriteError(dict(answer))
 
     def drop(self, series: Series) -> None:
         """Remove the whole series."""
@@ -237,14 +236,7 @@ def _commands_full(documents: Sequence[RawBSONDocument]) -> Iterator[Sequence[Ra
 
 def _replacement(document: Mapping[str, Any], fields: Iterable[str]) -> Document:
     """The update that leaves a stored candle with these values, and without those of `fields` that do not exist (yet)."""
-    return _update({name: document[name] for name in PRICE_COLUMNS}, document.get(INDICATORS_FIELD, {}), fields)
-
-
-def _update(prices: Document, values: Mapping[str, Any], fields: Iterable[str]) -> Document:
-    """Sets prices and indicator values, and takes away those of `fields` that are not among them."""
-    present = {**prices, **{f"{INDICATORS_FIELD}.{field}": value for field, value in values.items()}}
-    absent = {f"{INDICATORS_FIELD}.{field}": "" for field in fields if field not in values}
-    return {**({"$set": present} if present else {}), **({"$unset": absent} if absent else {})}
+    return update_of({name: document[name] for name in PRICE_COLUMNS}, document.get(INDICATORS_FIELD, {}), fields)
 
 
 def _between(start_ms: int, end_ms: int) -> Document:

@@ -19,6 +19,7 @@ from shared.deadline import Deadline
 from shared.domain.candles import CandleBatch, FloatArray
 from shared.domain.indicators import IndicatorSpec, cumulative_fields, history_candles_needed
 from shared.domain.jobs import Job, JobKind, JobStatus, to_ms
+from shared.domain.timeframes import IntArray
 from shared.errors import EnrichmentFailed
 from shared.stores.candles import CandleStore, Series, StoredCandles
 from shared.stores.database import Database, Document
@@ -29,7 +30,7 @@ from shared.usecases.read_history import HistoryReader
 from shared.usecases.resolve_specs import SpecLists
 from shared.usecases.series_jobs import series_fields
 
-# Candles of one transaction: writing all their values takes a quarter of the time that one may take.
+# Candles of one transaction: 30 ms on an idle machine, 0.3 s on a busy one. Larger ones are not faster and lose more.
 CHUNK: Final = 2_000
 # Values that differ by less are the same: computed over another stretch of history they differ in the last digits.
 SAME_RELATIVE: Final = 1e-10
@@ -124,7 +125,7 @@ class _Work:
         chunk = self.enricher.candles.read_range(self.series, start_ms, FOREVER_MS, fields, limit=CHUNK)
         count = len(chunk.candles)
         values = self._compute(start_ms, chunk.candles) if fields else {}
-        differs = _differences(chunk, values)
+        opens_ms, changed = _changes(chunk, values)
         is_settled = count < CHUNK or self._is_settled(chunk, values, end_ms)
         last_ms = int(chunk.candles.open_ms[-1]) if count else start_ms - 1
         others = [other for other in stretches if other != stretch]
@@ -133,7 +134,7 @@ class _Work:
         left = _merged(left if is_settled else [(last_ms + 1, end_ms), *left])
 
         def write(session: ClientSession) -> str:
-            status = self._write(seq, left, chunk, values, differs, session)
+            status = self._write(seq, left, opens_ms, changed, session)
             if count < CHUNK and self.enricher.candles.find_next_open(self.series, last_ms, session) is not None:
                 # Since it was read: its values continue from those that are replaced here.
                 raise StaleAdded
@@ -145,21 +146,18 @@ class _Work:
         self,
         seq: int,
         left: list[Stretch],
-        chunk: StoredCandles,
-        values: Mapping[str, FloatArray],
-        differs: NDArray[np.bool_],
+        opens_ms: IntArray,
+        changed: Mapping[str, FloatArray],
         session: ClientSession,
     ) -> str:
         enricher, job = self.enricher, self.job
         if not enricher.series_jobs.replace_stale(job.job_id, seq, left, session):
             raise StaleAdded
-        count = int(differs.sum())
+        count = len(opens_ms)
         after = enricher.leases.record_page(
             job.job_id, self.fence, cursor=None, added={"enriched": count}, lease_ms=enricher.lease_ms, session=session
         )
         if count:
-            opens_ms = chunk.candles.open_ms[differs]
-            changed = {name: column[differs] for name, column in values.items()}
             enricher.candles.set_values(self.series, opens_ms, changed, session)
             enricher.series_jobs.next_epoch(series_fields(job), int(opens_ms[0]), job.job_id, session)
         return str(after["status"])
@@ -183,12 +181,12 @@ class _Work:
         return len(past) >= min(WARMUP_MAX, history_candles_needed(self.specs, past))
 
 
-def _differences(chunk: StoredCandles, values: Mapping[str, FloatArray]) -> NDArray[np.bool_]:
-    """Which candles have a value that is not the stored one."""
-    differs = np.zeros(len(chunk.candles), np.bool_)
-    for name, column in values.items():
-        differs |= ~_same(chunk.values[name], column)
-    return differs
+def _changes(chunk: StoredCandles, values: Mapping[str, FloatArray]) -> tuple[IntArray, dict[str, FloatArray]]:
+    """Open times of the candles that have a value which is not the stored one, and the columns that have such values."""
+    differs = {name: ~_same(chunk.values[name], column) for name, column in values.items()}
+    rows = np.any(list(differs.values()), axis=0) if differs else np.zeros(len(chunk.candles), np.bool_)
+    changed = {name: values[name][rows] for name, is_other in differs.items() if bool(is_other.any())}
+    return chunk.candles.open_ms[rows], changed
 
 
 def _same(stored: FloatArray, computed: FloatArray) -> NDArray[np.bool_]:
