@@ -4,7 +4,7 @@ from typing import Final
 
 from flask import Request, Response
 
-from functions import admin_candles, admin_connectors, admin_jobs
+from functions import admin_backfills, admin_candles, admin_connectors, admin_jobs
 from functions.admin_call import Call, Route, find_route, respond_page
 from functions.admin_models import AlertsQuery, AuditQuery, NoQuery, parse_query, read_id_cursor
 from functions.admin_views import document_view, to_json
@@ -56,4 +56,5 @@ ROUTES: Final = (
     *admin_connectors.ROUTES,
     *admin_jobs.ROUTES,
     *admin_candles.ROUTES,
+    *admin_backfills.ROUTES,
 )

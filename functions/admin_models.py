@@ -14,12 +14,14 @@ from flask import Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from functions.gateway import read_object
+from shared.domain.backfills import WORKERS_MAX
 from shared.domain.connectors import CONNECTOR_ID_PATTERN, EXTRA_WINDOWS_MAX
 from shared.domain.coverage import IntervalState
 from shared.domain.indicators import INDICATORS_MAX
 from shared.domain.jobs import PRIORITIES, JobKind, JobStatus, to_ms
 from shared.errors import InvalidRequest
 from shared.usecases.manage_jobs import JobChanges, NewJob
+from shared.usecases.order_backfills import BackfillOrder
 from shared.usecases.read_candles import CandleRequest
 
 PAGE_DEFAULT: Final = 100
@@ -184,6 +186,19 @@ class JobPatch(_Body):
         """As the use case takes it."""
         indicators = None if self.indicators is None else tuple(self.indicators)
         return JobChanges(indicators=indicators, overlap=self.overlap, priority=self.priority, end_ms=self.end_at)
+
+
+class BackfillCreate(_Body):
+    """What to ask for of a job's series, how many workers share it, and whether it is only to be told what that comes to."""
+
+    start: Moment = Field(alias="from")
+    end: Moment | None = Field(default=None, alias="to")
+    workers: int | None = Field(default=None, ge=1, le=WORKERS_MAX)
+    dry_run: bool = False
+
+    def to_order(self) -> BackfillOrder:
+        """As the use case takes it."""
+        return BackfillOrder(self.start, self.end, self.workers)
 
 
 class NoQuery(_Query):

@@ -43,6 +43,7 @@ from shared.usecases.enrich_series import SeriesEnricher
 from shared.usecases.keep_ledger import SeriesLedger
 from shared.usecases.manage_connectors import ConnectorManager
 from shared.usecases.manage_jobs import JobManager
+from shared.usecases.order_backfills import BackfillManager
 from shared.usecases.plan_run import RunPlanner
 from shared.usecases.raise_alerts import AlertSender
 from shared.usecases.read_candles import CandleReader
@@ -282,6 +283,20 @@ class Platform:
             self.audit_log,
             SeriesUpkeep(self.ledger, self.helpers, self.revisions),
             self.exchange_desk,
+        )
+
+    @cached_property
+    def backfills(self) -> BackfillManager:
+        """The use case of ordered backfills."""
+        return BackfillManager(
+            self.database,
+            self.connectors,
+            self.jobs,
+            self.ledger,
+            JobSummaries(self.database),
+            self.job_manager,
+            self.open_exchange,
+            SpecLists(),
         )
 
     @cached_property

@@ -1,7 +1,7 @@
 """What to ask of the exchange next, and how far the cursor may move for an answer. All times are UTC ms, ranges half open."""
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from operator import itemgetter
@@ -52,8 +52,8 @@ class WindowPlan(Protocol):
     def has_more(self, cursor_ms: int | None) -> bool:
         """Whether a window that ends before the end of all that has closed is not the last one."""
 
-    def windows_ahead(self, cursor_ms: int | None, page_max: int, now_ms: int) -> Iterator[Window]:
-        """Those after the cursor, of at most `page_max` intervals each, as far as they are known before any is answered."""
+    def windows_ahead(self, cursor_ms: int | None, page_max: Callable[[int], int], now_ms: int) -> Iterator[Window]:
+        """Those after the cursor as far as they are known before any is answered; `page_max`: start_ms -> intervals of one."""
 
     def pass_known(self, cursor_ms: int | None) -> int | None:
         """The cursor, moved past all that need not be asked for."""
@@ -82,7 +82,7 @@ class RangePlan:
         """Never: each window reaches to the end."""
         return False
 
-    def windows_ahead(self, cursor_ms: int | None, page_max: int, now_ms: int) -> Iterator[Window]:
+    def windows_ahead(self, cursor_ms: int | None, page_max: Callable[[int], int], now_ms: int) -> Iterator[Window]:
         """None: who follows the market asks for one page."""
         return iter(())
 
@@ -115,12 +115,12 @@ class GapPlan:
         """Whether a gap ends behind the cursor."""
         return next(self._left(cursor_ms), None) is not None
 
-    def windows_ahead(self, cursor_ms: int | None, page_max: int, now_ms: int) -> Iterator[Window]:
+    def windows_ahead(self, cursor_ms: int | None, page_max: Callable[[int], int], now_ms: int) -> Iterator[Window]:
         """See WindowPlan."""
         closed_end_ms = self.timeframe.closed_end(now_ms)
         for start_ms, gap_end_ms in self._left(cursor_ms):
             while start_ms < (end_ms := min(gap_end_ms, closed_end_ms)):
-                page_end_ms = min(end_ms, self.timeframe.shift(start_ms, page_max))
+                page_end_ms = min(end_ms, self.timeframe.shift(start_ms, page_max(start_ms)))
                 yield Window(start_ms, start_ms, page_end_ms, closed_end_ms)
                 start_ms = page_end_ms
 

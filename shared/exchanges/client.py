@@ -103,6 +103,11 @@ class ExchangeClient:
             self._check_symbol(symbol, before_send)
         return page
 
+    def page_max(self, timeframe: str, start_ms: int) -> int:
+        """How many intervals from there on one `fetch_ohlcv` covers at most."""
+        grid = self._grid(timeframe)
+        return self._request_for(grid, grid.ceil(start_ms), self._now_ms()).limit_of(timeframe)
+
     def weight(self, timeframe: str, intervals_count: int) -> int:
         """What one `fetch_ohlcv` of so many intervals costs."""
         return self.spec.weight_of(min(intervals_count, self.spec.candles.limit_of(timeframe)))

@@ -41,6 +41,12 @@ class JobSummaries:
         }
         return [{**row.pop("_id"), **row} for row in self._collection.aggregate([{"$group": group}])]
 
+    def count_live(self, connector_id: str) -> dict[str, int]:
+        """How many active live jobs a connector has, by timeframe."""
+        condition = {"connector_id": connector_id, "status": "active", "kind": "live"}
+        rows = self._collection.aggregate([{"$match": condition}, {"$group": {"_id": "$timeframe", "count": {"$sum": 1}}}])
+        return {row["_id"]: row["count"] for row in rows}
+
     def list_followers(self, limit: int) -> list[Document]:
         """{_id, connector_id, timeframe, start_at, cursor} of active live jobs, the first `limit` in order of id."""
         fields = {"connector_id": 1, "timeframe": 1, "start_at": 1, "cursor": 1}

@@ -48,6 +48,9 @@ class JobStore:
         )
         self._collection.create_index([("exchange", ASCENDING), ("symbol", ASCENDING), ("timeframe", ASCENDING)], name="series")
         self._collection.create_index(
+            [("backfill_id", ASCENDING)], name="backfill", partialFilterExpression={"backfill_id": {"$exists": True}}
+        )
+        self._collection.create_index(
             [("lock.expires_at", ASCENDING), ("connector_id", ASCENDING)],
             name="unbegun",
             partialFilterExpression={"lock.run_id": None, "lock.expires_at": {"$exists": True}},

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -66,7 +67,7 @@ class PageFetcher:
     def reading_ahead(self, pages_max: int) -> Iterator[None]:
         """Inside the block up to so many pages are asked for at once, where the plan says what they will be."""
         now_ms = self.sender.clock.now_ms() - self._exchange_behind_ms
-        page_max = self.sender.client.spec.candles.limit_of(self.job.timeframe.name)
+        page_max = partial(self.sender.client.page_max, self.job.timeframe.name)
         windows = self.plan.windows_ahead(self._cursor_ms, page_max, now_ms)
         with WindowsAhead(self.sender, list(islice(windows, pages_max))) as ahead:
             self._ahead = ahead

@@ -21,7 +21,7 @@ from shared.domain.coverage import (
     settle,
 )
 from shared.domain.jobs import Job, JobKind
-from shared.domain.timeframes import IntArray
+from shared.domain.timeframes import IntArray, Timeframe
 from shared.stores.candles import CandleStore, Series
 from shared.stores.coverage import CoverageStore
 from shared.stores.series import SeriesStore
@@ -67,8 +67,11 @@ class SeriesLedger:
 
         What lies between two is asked for with them where that costs no request more, at so many intervals each.
         """
-        grid = job.timeframe
         runs = self.read_runs(series, job, first, end, self.begins(series, job))
+        return self.gaps_of(runs, job.timeframe, intervals_max)
+
+    def gaps_of(self, runs: Sequence[Run], grid: Timeframe, intervals_max: int) -> list[tuple[int, int]]:
+        """The same of runs that have been read."""
         wanted = merge_spans((run.first, run.end) for run in runs if run.state in WANTED_STATES)
         return [(grid.open_at(a), grid.open_at(b)) for a, b in merge_spans(group_spans(wanted, intervals_max))]
 

@@ -96,19 +96,20 @@ class JobManager:
             raise Conflict(f"job {document['_id']} exists already", job_id=document["_id"])
         self._check_market(connector, new.symbol)
 
-        def write(session: ClientSession) -> None:
-            try:
-                self.holds.share(new.connector_id, session)
-                self.connectors.get(new.connector_id, session)
-            except NotFound as exc:
-                raise InvalidRequest.for_field("connector_id", exc.message) from exc
-            if self.jobs.count({**_series_fields(document), "is_retiring": True}, session):
-                raise Conflict("the candles of this series are being deleted; try again when that is done")
-            self.jobs.insert(document, session)
-            self._record(author, "create", document["_id"], None, document, session)
-
-        self.database.transact(write)
+        self.database.transact(lambda session: self.insert_within(document, author, session))
         return document
+
+    def insert_within(self, document: Document, author: Author, session: ClientSession) -> None:
+        """Store a planned job, in a transaction. Raises InvalidRequest if its connector is gone, Conflict as `create`."""
+        try:
+            self.holds.share(document["connector_id"], session)
+            self.connectors.get(document["connector_id"], session)
+        except NotFound as exc:
+            raise InvalidRequest.for_field("connector_id", exc.message) from exc
+        if self.jobs.count({**_series_fields(document), "is_retiring": True}, session):
+            raise Conflict("the candles of this series are being deleted; try again when that is done")
+        self.jobs.insert(document, session)
+        self._record(author, "create", document["_id"], None, document, session)
 
     def patch(self, job_id: str, changes: JobChanges, revision: int | None, author: Author) -> Document:
         """Change indicators, overlap, priority, or the end of a backfill; a later end makes one that is done active again.
@@ -154,15 +155,25 @@ class JobManager:
         if with_candles:
             revision = self._drop_candles(job_id, revision)
 
+        verb = "delete_with_candles" if with_candles else "delete"
+
         def write(session: ClientSession) -> None:
-            before = self.jobs.get(job_id, session)
-            self.jobs.delete(job_id, revision, session)
-            self.upkeep.on_delete(before, session)
-            self._resolve_alerts(job_id, session)
-            verb = "delete_with_candles" if with_candles else "delete"
-            self._record(author, verb, job_id, before, None, session)
+            self._delete_within(self.jobs.get(job_id, session), revision, author, verb, session)
 
         self.database.transact(write)
+
+    def delete_within(self, document: Document, author: Author, session: ClientSession) -> None:
+        """Remove a job and leave its candles, in a transaction."""
+        self._delete_within(document, None, author, "delete", session)
+
+    def _delete_within(
+        self, document: Document, revision: int | None, author: Author, verb: str, session: ClientSession
+    ) -> None:
+        job_id = document["_id"]
+        self.jobs.delete(job_id, revision, session)
+        self.upkeep.on_delete(document, session)
+        self._resolve_alerts(job_id, session)
+        self._record(author, verb, job_id, document, None, session)
 
     def _drop_candles(self, job_id: str, revision: int | None) -> int:
         """Bring the job to where no run is under way and none has been, and drop its candles; returns its new revision."""
@@ -220,8 +231,10 @@ class JobManager:
 
         return self.database.transact(write)
 
-    def resume(self, job_id: str, revision: int | None, author: Author) -> Document:
+    def resume(self, job_id: str, revision: int | None, author: Author, facts: Document | None = None) -> Document:
         """Let a paused job run again, or one in error try anew: failures forgotten, its alert resolved, due now.
+
+        `facts` are fields of the job to be set besides.
 
         Raises:
             Conflict: it is done; nothing is left to run.
@@ -241,6 +254,7 @@ class JobManager:
                 "last_error": None,
                 "is_retiring": False,
                 **resume_ledger(before, now_ms),
+                **(facts or {}),
             }
             self.jobs.update(job_id, revision, fresh, session)
             self.upkeep.on_resume(before, session)

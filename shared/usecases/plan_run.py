@@ -71,7 +71,7 @@ class RunPlanner:
             # What is younger may yet be published.
             end = grid.number(grid.closed_end(clock.now_ms() - connector.publish_grace_ms))
             return RunPlan(GapPlan(grid, self.ledger.plan_repair(series, job, page_max, end)))
-        return self._plan_backfill(job, series, page_max, session)
+        return self._plan_backfill(job, series, client.page_max(grid.name, job.start_ms), session)
 
     def _plan_backfill(self, job: Job, series: Series, page_max: int, session: ClientSession) -> RunPlan:
         grid = job.timeframe

@@ -1,0 +1,116 @@
+"""What a backfill will cost, how it is split between workers, and how far it has come. Pure; times are UTC ms."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from shared.domain.jobs import JobStatus
+from shared.domain.rates import KEPT_FOR_LIVE_PERCENT, RateWindow
+from shared.domain.timeframes import Timeframe
+
+# Below so many requests a second worker would hardly have begun when the first one is done.
+REQUESTS_PER_WORKER_MIN: Final = 50
+WORKERS_DEFAULT: Final = 4
+WORKERS_MAX: Final = 8
+# What one worker does where the limit does not bind: requests under way at once and how long one takes, and candles that are
+# stored a second with their indicators (benchmarks/ingest.py, on the slow side).
+IN_FLIGHT: Final = 8
+ROUND_TRIP_S: Final = 0.15
+STORED_PER_S: Final = 30_000
+# Sooner than this nothing can be told from how fast it went.
+PACE_MS_MIN: Final = 3_000
+
+
+class Bound(StrEnum):
+    """What a backfill has to wait for most."""
+
+    RATE_LIMIT = "rate_limit"
+    ROUND_TRIPS = "round_trips"
+    STORING = "storing"
+
+
+@dataclass(frozen=True, slots=True)
+class LimitRoom:
+    """A rate window, what of it is free now, and what live jobs take of it in each of its periods."""
+
+    window: RateWindow
+    free: int
+    live_weight: float
+
+    def seconds_for(self, weight: int) -> float:
+        """Until so much weight may have been sent; infinite where live jobs leave nothing."""
+        beyond = weight - max(0, self.free)
+        if beyond <= 0:
+            return 0.0
+        usable = self.window.limit * (1 - KEPT_FOR_LIVE_PERCENT / 100) - self.live_weight
+        return beyond / usable * self.window.period_ms / 1000 if usable > 0 else math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What asking for some intervals costs. `seconds` None: live jobs leave no room for it."""
+
+    requests: int
+    weight: int
+    seconds: float | None
+    bound: Bound
+
+
+def split_pages(gaps: Sequence[tuple[int, int]], page_max: Callable[[int], int], grid: Timeframe) -> list[tuple[int, int]]:
+    """The gaps [start_ms, end_ms) as what single requests ask for; `page_max`: start_ms -> intervals of one."""
+    pages: list[tuple[int, int]] = []
+    for start_ms, end_ms in gaps:
+        while start_ms < end_ms:
+            page_end_ms = min(end_ms, grid.shift(start_ms, page_max(start_ms)))
+            pages.append((start_ms, page_end_ms))
+            start_ms = page_end_ms
+    return pages
+
+
+def estimate(requests: int, weight: int, intervals: int, rooms: Sequence[LimitRoom], workers: int) -> Estimate:
+    """How long so many requests of that weight in all take, for so many intervals."""
+    seconds = {
+        Bound.RATE_LIMIT: max((room.seconds_for(weight) for room in rooms), default=0.0),
+        Bound.ROUND_TRIPS: math.ceil(requests / (IN_FLIGHT * max(1, workers))) * ROUND_TRIP_S,
+        Bound.STORING: intervals / STORED_PER_S,
+    }
+    bound = max(seconds, key=lambda each: seconds[each])
+    longest = seconds[bound]
+    return Estimate(requests, weight, round(longest, 1) if math.isfinite(longest) else None, bound)
+
+
+def decide_workers(asked: int | None, requests: int, *, has_cumulative: bool) -> int:
+    """How many workers share a backfill.
+
+    By default one where an indicator runs on from candle to candle (OBV): what a second one stores would have to be computed
+    again when the first has come to it. One keeps as many requests under way as any exchange's limit lets through.
+    """
+    if asked is not None:
+        return max(1, min(asked, requests))
+    if has_cumulative:
+        return 1
+    return max(1, min(WORKERS_DEFAULT, requests // REQUESTS_PER_WORKER_MIN))
+
+
+def split_range(start_ms: int, end_ms: int, pages: Sequence[tuple[int, int]], workers: int) -> list[tuple[int, int]]:
+    """[start_ms, end_ms) in as many parts as there are workers (pages at most), each with as many pages, give or take one."""
+    workers = max(1, min(workers, len(pages)))
+    firsts = [pages[len(pages) * number // workers][0] for number in range(1, workers)]
+    return list(zip([start_ms, *firsts], [*firsts, end_ms], strict=True))
+
+
+def eta_seconds(left: int, done: int, elapsed_ms: int, expected_s: float | None) -> float | None:
+    """When nothing is left at the pace so far, else as expected; `done` intervals in `elapsed_ms`. None: not to be told."""
+    if not left:
+        return 0.0
+    if done > 0 and elapsed_ms >= PACE_MS_MIN:
+        return round(left * elapsed_ms / done / 1000, 1)
+    return expected_s
+
+
+def status_of(statuses: Sequence[JobStatus]) -> JobStatus:
+    """Of a backfill, from those of its parts: the first of these that any has."""
+    order = (JobStatus.ERROR, JobStatus.ACTIVE, JobStatus.PAUSED, JobStatus.DONE)
+    return next((status for status in order if status in statuses), JobStatus.DONE)

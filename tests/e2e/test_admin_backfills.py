@@ -1,0 +1,265 @@
+"""Backfills by the admin API: what one would cost, its chunks, its progress, pause, resume, cancel, and wrong orders."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from typing import Any, Final
+
+import pytest
+
+from local_emulator.simulator.config import SEED_DEFAULT
+from local_emulator.simulator.process import SimulatorProcess
+from local_emulator.simulator.truth import true_candles
+from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
+from shared.domain.jobs import to_ms
+from shared.domain.timeframes import MINUTE_MS
+from tests.e2e.admin_api import AdminApi, fields_of, set_fields
+from tests.factories import run_once, run_until_caught_up, stored_documents
+from tests.replay import assert_series_equals
+
+START_MS: Final = 1_704_067_200_000  # 2024-01-01
+DAY: Final = 1_440
+LIVE_ID: Final = "binance:BTC-USDT:1m"
+PATH: Final = f"/v1/jobs/{LIVE_ID}/backfill"
+ORDER: Final = {"from": "2024-01-01T00:00:00Z", "to": "2024-01-04T00:00:00Z"}
+ID: Final = f"{LIVE_ID}:backfill:20240101T0000-20240104T0000"
+RSI: Final[list[dict[str, Any]]] = [{"name": "RSI", "params": {"timeperiod": 14}}]
+
+
+@pytest.fixture
+def live(api: AdminApi) -> AdminApi:
+    """A live job that has not run yet."""
+    api.add_connector()
+    api.add_job()
+    return api
+
+
+def order(api: AdminApi, **fields: Any) -> dict[str, Any]:
+    response = api.call("POST", PATH, {**ORDER, **fields}, role="operator")
+    assert response.status_code == 201, response.text
+    assert response.headers["Location"] == f"/v1/backfills/{response.json['id']}"
+    return dict(response.json)
+
+
+def chunk_ids(api: AdminApi, backfill_id: str = ID) -> list[str]:
+    return [chunk["job_id"] for chunk in api.get(f"/v1/backfills/{backfill_id}")["chunks"]]
+
+
+def requests_total(simulator: SimulatorProcess) -> int:
+    return int(simulator.report()["binance"]["requests_total"])
+
+
+def assert_truth(api: AdminApi, specs: Any, days: int = 3) -> None:
+    expected = true_candles(SEED_DEFAULT, "binance", "BTC/USDT", "1m", START_MS, START_MS + days * DAY * MINUTE_MS)
+    stored = [d for d in stored_documents(api.platform, "binance", "BTC/USDT", "1m") if d["_id"].year == 2024]
+    assert_series_equals(stored, expected, specs)
+
+
+def test_a_dry_run_tells_what_it_would_cost_and_makes_nothing(live: AdminApi) -> None:
+    response = live.call("POST", PATH, {**ORDER, "dry_run": True}, role="operator")
+    assert response.status_code == 200, response.text
+    told = dict(response.json)
+    assert told.pop("expected_seconds") > 0
+    assert told == {
+        "id": ID,
+        "job_id": LIVE_ID,
+        "timeframe": "1m",
+        "from": "2024-01-01T00:00:00.000Z",
+        "to": "2024-01-04T00:00:00.000Z",
+        "intervals": 3 * DAY,
+        "counts": {"stored": 0, "no_trades": 0, "pending": 3 * DAY, "missing": 0, "beyond_history": 0},
+        "wanted": 3 * DAY,
+        "requests": 5,
+        "weight": 10,
+        "bound_by": "round_trips",
+        "chunks": [{"from": "2024-01-01T00:00:00.000Z", "to": "2024-01-04T00:00:00.000Z"}],
+        "dry_run": True,
+    }
+    assert live.get("/v1/jobs?kind=backfill")["items"] == []
+    assert live.get(f"/v1/jobs/{LIVE_ID}/backfills")["items"] == []
+
+
+def test_an_order_is_fetched_with_the_requests_that_were_told_and_counts_itself(
+    live: AdminApi, exchange_simulator: SimulatorProcess
+) -> None:
+    plan = order(live)
+    shown = live.get(f"/v1/backfills/{ID}")
+    assert (shown["status"], shown["wanted"], shown["left"], shown["share"]) == ("active", 3 * DAY, 3 * DAY, 0.0)
+    assert shown["eta_seconds"] == plan["expected_seconds"]
+    assert shown["eta_at"] is not None
+    before = requests_total(exchange_simulator)
+    (job_id,) = chunk_ids(live)
+    assert run_once(live.platform, job_id).outcome.value == "done"
+    assert requests_total(exchange_simulator) - before == plan["requests"] == 5
+    shown = live.get(f"/v1/backfills/{ID}")
+    assert (shown["status"], shown["left"], shown["share"], shown["eta_seconds"]) == ("done", 0, 1.0, 0.0)
+    assert (shown["candles"], shown["requests"], shown["eta_at"]) == (3 * DAY, 5, None)
+    assert_truth(live, DEFAULT_INDICATORS)
+    # Ordered again there is nothing to do, and nothing is made.
+    again = live.call("POST", PATH, ORDER, role="operator")
+    assert (again.status_code, again.json["wanted"], again.json["requests"], again.json["chunks"]) == (200, 0, 0, [])
+    assert [each["id"] for each in live.get(f"/v1/jobs/{LIVE_ID}/backfills")["items"]] == [ID]
+
+
+def test_only_what_is_not_there_is_asked_for(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
+    """A day in the middle is stored, and of another the exchange hid an hour."""
+    hidden_ms = START_MS + (4 * DAY + 600) * MINUTE_MS
+    hide = {"exchange": "binance", "kind": "hide", "from_ms": hidden_ms, "to_ms": hidden_ms + 60 * MINUTE_MS}
+    exchange_simulator.set_faults(hide)
+    for first, end in (("02", "03"), ("05", "06")):
+        fields = {"start_at": f"2024-01-{first}T00:00:00Z", "end_at": f"2024-01-{end}T00:00:00Z"}
+        run_until_caught_up(live.platform, live.add_job(**fields)["id"])
+    exchange_simulator.set_faults()
+    wide = {**ORDER, "to": "2024-01-07T00:00:00Z"}
+    plan = live.call("POST", PATH, wide, role="operator").json
+    assert {state: count for state, count in plan["counts"].items() if count} == {
+        "stored": 2 * DAY - 60,
+        "pending": 4 * DAY,
+        "missing": 60,
+    }
+    assert plan["wanted"] == 4 * DAY + 60
+    before = requests_total(exchange_simulator)
+    (job_id,) = chunk_ids(live, plan["id"])
+    run_until_caught_up(live.platform, job_id)
+    assert requests_total(exchange_simulator) - before == plan["requests"]
+    counts = live.get(f"/v1/jobs/{job_id}/coverage")["counts"]
+    assert counts["stored"] == 6 * DAY
+    run_until_caught_up(live.platform, f"{LIVE_ID}:enrich")
+    assert_truth(live, DEFAULT_INDICATORS, days=6)
+
+
+@pytest.mark.parametrize("indicators", [RSI, None])
+def test_several_workers_at_once_leave_what_one_would(
+    api: AdminApi, exchange_simulator: SimulatorProcess, indicators: list[dict[str, Any]] | None
+) -> None:
+    """With indicators that run on from candle to candle (OBV is a default one) too."""
+    api.add_connector()
+    api.add_job(**({} if indicators is None else {"indicators": indicators}))
+    plan = order(api, workers=3)
+    assert len(plan["chunks"]) == 3
+    assert [chunk["to"] for chunk in plan["chunks"][:-1]] == [chunk["from"] for chunk in plan["chunks"][1:]]
+    assert (plan["chunks"][0]["from"], plan["chunks"][-1]["to"]) == (plan["from"], plan["to"])
+    with ThreadPoolExecutor(3) as pool:
+        outcomes = list(pool.map(lambda job_id: run_once(api.platform, job_id).outcome.value, chunk_ids(api)))
+    assert outcomes == ["done"] * 3
+    assert api.get(f"/v1/backfills/{ID}")["status"] == "done"
+    run_until_caught_up(api.platform, f"{LIVE_ID}:enrich")
+    assert_truth(api, DEFAULT_INDICATORS if indicators is None else resolve_indicators(indicators))
+
+
+def test_one_worker_by_default_where_an_indicator_runs_on_and_more_where_none_does(api: AdminApi) -> None:
+    api.add_connector()
+    api.add_job()
+    api.add_job(symbol="ETH/USDT", indicators=RSI)
+    # Half a year, 263 pages.
+    half = {"from": "2024-01-01T00:00:00Z", "to": "2024-07-01T12:00:00Z", "dry_run": True}
+    told = {
+        symbol: api.call("POST", f"/v1/jobs/binance:{symbol}:1m/backfill", half, role="operator").json
+        for symbol in ("BTC-USDT", "ETH-USDT")
+    }
+    assert {symbol: len(plan["chunks"]) for symbol, plan in told.items()} == {"BTC-USDT": 1, "ETH-USDT": 4}
+    assert told["BTC-USDT"]["requests"] == 263
+
+
+def test_a_backfill_can_be_paused_resumed_and_cancelled(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
+    order(live, workers=2)
+    first, second = chunk_ids(live)
+    assert run_once(live.platform, first).outcome.value == "done"
+    paused = live.call("POST", f"/v1/backfills/{ID}/pause", role="operator").json
+    assert (paused["status"], paused["eta_seconds"], paused["eta_at"]) == ("paused", None, None)
+    assert 0.3 < paused["share"] < 0.7
+    assert [chunk["status"] for chunk in paused["chunks"]] == ["done", "paused"]
+    assert live.call("POST", f"/v1/backfills/{ID}/pause", role="operator").status_code == 200
+    resumed = live.call("POST", f"/v1/backfills/{ID}/resume", role="operator").json
+    assert resumed["status"] == "active"
+    assert resumed["left"] == paused["left"]
+    assert resumed["eta_seconds"] is not None
+    assert live.call("DELETE", f"/v1/backfills/{ID}", role="operator").status_code == 204
+    assert live.call("GET", f"/v1/backfills/{ID}", role="viewer").status_code == 404
+    assert live.get("/v1/jobs?kind=backfill")["items"] == []
+    # What it had asked for stays known: ordered again, it is the rest that is asked for.
+    again = order(live)
+    assert again["counts"]["stored"] == len(stored_documents(live.platform, "binance", "BTC/USDT", "1m"))
+    assert again["wanted"] == paused["left"]
+    assert live.actions(f"jobs/{second}") == ["job.create", "job.pause", "job.resume", "job.delete"]
+
+
+def test_a_chunk_in_error_is_told_and_goes_on_when_resumed(live: AdminApi) -> None:
+    order(live)
+    (job_id,) = chunk_ids(live)
+    set_fields(live, job_id, status="error", last_error={"code": "exchange_unavailable", "message": "no connection"})
+    shown = live.get(f"/v1/backfills/{ID}")
+    assert (shown["status"], shown["eta_seconds"]) == ("error", None)
+    assert shown["chunks"][0]["last_error"]["message"] == "no connection"
+    assert live.call("POST", f"/v1/backfills/{ID}/resume", role="operator").json["status"] == "active"
+    assert run_once(live.platform, job_id).outcome.value == "done"
+
+
+def test_what_a_live_job_passes_over_is_a_backfill_like_others(live: AdminApi) -> None:
+    """Ten days of minutes: the newest page at once, the rest by the history job."""
+    now_ms = live.platform.database.server_now_ms()
+    start_ms = (now_ms // MINUTE_MS - 10 * DAY) * MINUTE_MS
+    live.add_job(symbol="ETH/USDT", start_at=start_ms)
+    live_id, history_id = "binance:ETH-USDT:1m", "binance:ETH-USDT:1m:history"
+    assert run_once(live.platform, live_id).outcome.value == "caught_up"
+    (shown,) = live.get(f"/v1/jobs/{live_id}/backfills")["items"]
+    assert (shown["id"], shown["status"]) == (history_id, "active")
+    job = live.get(f"/v1/jobs/{live_id}")
+    assert job["lag_ms"] < 2 * MINUTE_MS
+    assert shown["left"] == shown["wanted"] == 10 * DAY - 2_000 or shown["left"] > 10 * DAY - 2_010
+    run_until_caught_up(live.platform, history_id)
+    assert live.get(f"/v1/backfills/{history_id}")["share"] == 1.0
+    counts = live.get(f"/v1/jobs/{live_id}/coverage")["counts"]
+    assert counts["pending"] + counts["missing"] <= 3
+    assert counts["stored"] >= 10 * DAY - 2
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "from"),
+        ({"from": "2024-01-02T00:00:00Z", "to": "2024-01-01T00:00:00Z"}, "from"),
+        ({"from": "2024-01-01T00:00:00Z", "to": "2999-01-01T00:00:00Z"}, "to"),
+        ({"from": "2999-01-01T00:00:00Z"}, "from"),
+        ({"from": "2001-01-01T00:00:00Z"}, "from"),
+        ({"from": "yesterday"}, "from"),
+        ({**ORDER, "workers": 9}, "workers"),
+        ({**ORDER, "dry_run": "yes"}, "dry_run"),
+        ({**ORDER, "start": 1}, "start"),
+    ],
+)
+def test_a_wrong_order_is_refused_with_the_field_that_is_wrong(live: AdminApi, body: dict[str, Any], field: str) -> None:
+    for is_dry in ({}, {"dry_run": True}):
+        response = live.call("POST", PATH, {**is_dry, **body}, role="operator")
+        assert (response.status_code, fields_of(response)) == (400, [field]), response.text
+    assert live.get("/v1/jobs?kind=backfill")["items"] == []
+
+
+def test_two_orders_of_the_same_intervals_are_not_taken_at_once(live: AdminApi) -> None:
+    order(live)
+    overlapping = {"from": "2024-01-03T00:00:00Z", "to": "2024-01-05T00:00:00Z"}
+    refused = live.call("POST", PATH, overlapping, role="operator")
+    assert refused.status_code == 409
+    assert ID in refused.json["detail"]
+    beside = {"from": "2024-01-04T00:00:00Z", "to": "2024-01-05T00:00:00Z"}
+    assert live.call("POST", PATH, beside, role="operator").status_code == 201
+
+
+def test_who_may_not_order_and_what_is_not_there(live: AdminApi) -> None:
+    assert live.call("POST", PATH, ORDER, role="viewer").status_code == 403
+    assert live.call("POST", "/v1/jobs/binance:XRP-USDT:1m/backfill", ORDER, role="operator").status_code == 404
+    for method, path in (("GET", ""), ("POST", "/pause"), ("POST", "/resume"), ("DELETE", "")):
+        assert live.call(method, f"/v1/backfills/nothing{path}", role="operator").status_code == 404
+    # A live job is none.
+    assert live.call("GET", f"/v1/backfills/{LIVE_ID}", role="operator").status_code == 404
+
+
+def test_what_an_exchange_no_longer_has_is_told_before_and_not_asked_for(api: AdminApi) -> None:
+    api.add_connector("kraken")
+    api.add_job(connector_id="kraken", symbol="BTC/USD")
+    now_ms = api.platform.database.server_now_ms()
+    body = {"from": (now_ms // MINUTE_MS - 2_000) * MINUTE_MS}
+    plan = api.call("POST", "/v1/jobs/kraken:BTC-USD:1m/backfill", body, role="operator").json
+    assert plan["counts"]["beyond_history"] in range(1_279, 1_283)
+    assert (plan["requests"], plan["weight"]) == (1, 1)
+    (chunk,) = plan["chunks"]
+    assert to_ms(datetime.fromisoformat(chunk["from"])) >= now_ms - 721 * MINUTE_MS

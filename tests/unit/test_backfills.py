@@ -1,0 +1,103 @@
+"""What a backfill costs and how it is split: nothing is left out, nobody is given more than the others, no limit is ignored."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.domain.backfills import (
+    IN_FLIGHT,
+    PACE_MS_MIN,
+    WORKERS_DEFAULT,
+    WORKERS_MAX,
+    Bound,
+    LimitRoom,
+    decide_workers,
+    estimate,
+    eta_seconds,
+    split_pages,
+    split_range,
+    status_of,
+)
+from shared.domain.jobs import JobStatus
+from shared.domain.rates import RateWindow
+from shared.domain.timeframes import MINUTE_MS, TIMEFRAMES
+
+GRID = TIMEFRAMES["1m"]
+BINANCE = RateWindow(6_000, 60_000)
+lengths = st.lists(st.tuples(st.integers(1, 50), st.integers(1, 5_000)), min_size=1, max_size=12)
+
+
+def gaps_of(steps: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Gaps that do not touch, from (distance, length) in minutes."""
+    gaps, at_ms = [], 0
+    for distance, length in steps:
+        gaps.append((at_ms + distance * MINUTE_MS, at_ms + (distance + length) * MINUTE_MS))
+        at_ms = gaps[-1][1]
+    return gaps
+
+
+@given(lengths, st.integers(1, 2_000))
+def test_pages_hold_all_of_the_gaps_and_no_more(steps: list[tuple[int, int]], page_max: int) -> None:
+    gaps = gaps_of(steps)
+    pages = split_pages(gaps, lambda _: page_max, GRID)
+    assert all(0 < end - start <= page_max * MINUTE_MS for start, end in pages)
+    opens = [open_ms for start, end in pages for open_ms in range(start, end, MINUTE_MS)]
+    assert opens == [open_ms for start, end in gaps for open_ms in range(start, end, MINUTE_MS)]
+    assert len(pages) == sum(math.ceil(length / page_max) for _, length in steps)
+
+
+@given(lengths, st.integers(1, WORKERS_MAX))
+def test_parts_follow_each_other_and_have_as_many_pages(steps: list[tuple[int, int]], workers: int) -> None:
+    gaps = gaps_of(steps)
+    pages = split_pages(gaps, lambda _: 100, GRID)
+    end_ms = gaps[-1][1] + MINUTE_MS
+    parts = split_range(0, end_ms, pages, workers)
+    assert len(parts) == min(workers, len(pages))
+    assert [parts[0][0], *(end for _, end in parts)] == [*(start for start, _ in parts), end_ms]
+    counts = [sum(start <= page[0] and page[1] <= end for page in pages) for start, end in parts]
+    assert sum(counts) == len(pages), "a page lies in two parts"
+    assert max(counts) - min(counts) <= 1
+
+
+def test_a_limit_gives_what_is_free_at_once_and_then_its_rate() -> None:
+    room = LimitRoom(BINANCE, free=6_000, live_weight=0.0)
+    assert room.seconds_for(6_000) == 0
+    # 98 of 100 are for backfills.
+    assert room.seconds_for(6_000 + 5_880) == 60
+    busy = LimitRoom(BINANCE, free=-10, live_weight=2_940.0)
+    assert busy.seconds_for(2_940) == 60
+    full = estimate(10, 20, 10_000, [LimitRoom(BINANCE, 0, 6_000.0)], 1)
+    assert (full.seconds, full.bound) == (None, Bound.RATE_LIMIT)
+
+
+def test_what_takes_longest_is_named() -> None:
+    free = [LimitRoom(BINANCE, 6_000, 0.0)]
+    assert estimate(80, 160, 80 * 1_000, free, 1).bound is Bound.STORING
+    assert estimate(80, 160, 80, free, 1).bound is Bound.ROUND_TRIPS
+    assert estimate(80, 160, 80, [LimitRoom(RateWindow(1, 1_000), 1, 0.0)], 1).bound is Bound.RATE_LIMIT
+    halved = estimate(80 * IN_FLIGHT, 0, 0, free, 2).seconds
+    assert halved == (estimate(80 * IN_FLIGHT, 0, 0, free, 1).seconds or 0) / 2
+
+
+def test_workers() -> None:
+    assert decide_workers(None, 10_000, has_cumulative=True) == 1
+    assert decide_workers(None, 10_000, has_cumulative=False) == WORKERS_DEFAULT
+    assert decide_workers(None, 99, has_cumulative=False) == 1
+    assert decide_workers(8, 3, has_cumulative=True) == 3
+    assert decide_workers(2, 10_000, has_cumulative=True) == 2
+
+
+def test_the_eta_follows_the_pace_once_there_is_one() -> None:
+    assert eta_seconds(0, 10, 1, 5.0) == 0.0
+    assert eta_seconds(100, 10, PACE_MS_MIN - 1, 5.0) == 5.0
+    assert eta_seconds(100, 50, 10_000, 5.0) == 20.0
+    assert eta_seconds(100, 0, 10_000, None) is None
+
+
+def test_a_backfill_is_in_error_if_one_part_is_and_done_when_all_are() -> None:
+    done, active, paused, error = JobStatus.DONE, JobStatus.ACTIVE, JobStatus.PAUSED, JobStatus.ERROR
+    assert status_of([done, error, active]) is error
+    assert status_of([done, active, paused]) is active
+    assert status_of([done, paused]) is paused
+    assert status_of([done, done]) is done
