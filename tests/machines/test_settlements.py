@@ -37,6 +37,10 @@ def limits(platform: Platform) -> RateLimitStore:
     return platform.limits
 
 
+def unsettled(platform: Platform) -> set[str]:
+    return {grant["reservation_id"] for grant in limiter_of(platform)["unsettled"]}
+
+
 def test_what_was_not_sent_is_free_again_but_only_once(platform: Platform, limits: RateLimitStore) -> None:
     grant = reserve(limits, 10)
     told = Settlement(grant.reservation_id, 4, grant.latest_ms(time.monotonic()))
@@ -120,6 +124,30 @@ def test_the_holder_settles_what_it_used_and_a_request_without_an_answer_stays_c
     # Room for the clock of another member that becomes primary.
     assert entries[0]["t"] >= first.at_ms + SKEW_MS
     assert entries[-1]["t"] >= second.charged_ms
+
+
+def test_a_grant_that_is_used_up_is_settled_with_the_last_answer_under_way(platform: Platform, limits: RateLimitStore) -> None:
+    """Several requests at once: the next grant is asked for while answers to the one before are still to come."""
+    connector = platform.connectors.get_connector("binance")
+    grants = Grants(limits, connector, 0)
+    first = grants.acquire(2, 6)
+    assert (first, first) == (grants.acquire(2, 6), grants.acquire(2, 6))
+    second = grants.acquire(2, 2)
+    assert second.reservation_id != first.reservation_id
+    grants.note_answer(first)
+    grants.note_answer(first)
+    reserve(limits, 1)
+    assert first.reservation_id in {entry["id"] for entry in limiter_of(platform)["unsettled"]}, (
+        "settled before its last answer"
+    )
+    grants.note_answer(first)
+    grants.note_answer(second)
+    # What is answered after the end of all is nobody's any more.
+    grants.close()
+    grants.note_answer(second)
+    reserve(limits, 1)
+    assert booked(platform) == 10
+    assert not unsettled(platform) & {first.reservation_id, second.reservation_id}
 
 
 def test_a_denial_is_remembered_until_it_can_succeed_or_the_connector_is_changed(
