@@ -137,9 +137,7 @@ def test_a_grant_that_is_used_up_is_settled_with_the_last_answer_under_way(platf
     grants.note_answer(first)
     grants.note_answer(first)
     reserve(limits, 1)
-    assert first.reservation_id in {entry["id"] for entry in limiter_of(platform)["unsettled"]}, (
-        "settled before its last answer"
-    )
+    assert first.reservation_id in unsettled(platform), "settled before its last answer"
     grants.note_answer(first)
     grants.note_answer(second)
     # What is answered after the end of all is nobody's any more.
