@@ -47,6 +47,10 @@ class SeriesStore:
         update = {"$max": {"begins_at": to_datetime(begins_ms)}}
         self._collection.update_one({"_id": series_id}, update, upsert=True, session=session)
 
+    def take_turn(self, series_id: str, session: ClientSession) -> None:
+        """Of two transactions that do this, one waits for the other and begins again: what they read of the series is so."""
+        self._collection.update_one({"_id": series_id}, {"$inc": {"turns": 1}}, upsert=True, session=session)
+
     def drop(self, series_id: str, session: ClientSession) -> None:
         """Forget the series."""
         self._collection.delete_one({"_id": series_id}, session=session)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from pymongo.client_session import ClientSession
 
@@ -36,6 +36,9 @@ from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.record_changes import Author, record_change
 from shared.usecases.series_jobs import history_id
 from shared.usecases.series_upkeep import SeriesUpkeep
+
+# Each look at a series' ledger reads all its jobs.
+SERIES_JOBS_MAX: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,8 @@ class JobManager:
             raise InvalidRequest.for_field("connector_id", exc.message) from exc
         if self.jobs.count({**_series_fields(document), "is_retiring": True}, session):
             raise Conflict("the candles of this series are being deleted; try again when that is done")
+        if self.jobs.count(_series_fields(document), session) >= SERIES_JOBS_MAX:
+            raise Conflict(f"the series has {SERIES_JOBS_MAX} jobs; delete backfills that are done (their candles stay)")
         self.jobs.insert(document, session)
         self._record(author, "create", document["_id"], None, document, session)
 

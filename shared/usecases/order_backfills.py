@@ -7,7 +7,7 @@ what of its part is not there, so a part that is run again, or that overlaps wit
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 from pymongo.client_session import ClientSession
 
@@ -40,9 +40,6 @@ from shared.usecases.manage_jobs import JobManager, NewJob, plan_job
 from shared.usecases.record_changes import Author
 from shared.usecases.resolve_specs import SpecLists
 from shared.usecases.series_jobs import series_fields
-
-# Jobs that keep one series: each look at its ledger reads them all.
-KEEPING_MAX: Final = 200
 
 OpenExchange = Callable[[Connector, Callable[[], int]], ExchangeClient]
 
@@ -161,6 +158,7 @@ class BackfillManager:
         job = Job.from_document(self.jobs.get(job_id))
 
         def write(session: ClientSession) -> None:
+            self.ledger.asked.take_turn(Series(job.exchange, job.symbol, job.timeframe.name).series_id, session)
             keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
             self._check_others(plan, keeping)
             # One that is done may be ordered again, where something of it is missing again.
@@ -287,8 +285,6 @@ class BackfillManager:
                     "wait for it or cancel it",
                     backfill_id=other,
                 )
-        if len(keeping) + len(plan.parts) > KEEPING_MAX:
-            raise Conflict(f"the series has {len(keeping)} jobs; delete backfills that are done (their candles stay)")
 
     def _part(self, job: Job, plan: BackfillPlan, start_ms: int, end_ms: int) -> Document:
         new = NewJob(

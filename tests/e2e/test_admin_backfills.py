@@ -12,6 +12,9 @@ from local_emulator.simulator.truth import true_candles
 from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
 from shared.domain.jobs import to_ms
 from shared.domain.timeframes import MINUTE_MS
+from shared.errors import Conflict
+from shared.usecases.order_backfills import BackfillOrder
+from shared.usecases.record_changes import Author
 from tests.e2e.admin_api import AdminApi, fields_of, set_fields
 from tests.factories import run_once, run_until_caught_up, stored_documents
 from tests.replay import assert_series_equals
@@ -242,6 +245,22 @@ def test_two_orders_of_the_same_intervals_are_not_taken_at_once(live: AdminApi) 
     assert ID in refused.json["detail"]
     beside = {"from": "2024-01-04T00:00:00Z", "to": "2024-01-05T00:00:00Z"}
     assert live.call("POST", PATH, beside, role="operator").status_code == 201
+
+
+def test_of_orders_that_come_at_once_only_one_is_taken(live: AdminApi) -> None:
+    shifted = [{"from": START_MS + minute * MINUTE_MS, "to": START_MS + (DAY + minute) * MINUTE_MS} for minute in range(6)]
+    manager, author = live.platform.backfills, Author("me", "admin", "test")
+
+    def take(body: dict[str, int]) -> bool:
+        try:
+            manager.create(LIVE_ID, BackfillOrder(body["from"], body["to"], None), author)
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(take, shifted)) == 1
+    assert len(live.get("/v1/jobs?kind=backfill")["items"]) == 1
 
 
 def test_who_may_not_order_and_what_is_not_there(live: AdminApi) -> None:
