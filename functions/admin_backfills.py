@@ -66,7 +66,7 @@ def _plan_view(plan: BackfillPlan) -> View:
         "requests": plan.estimate.requests,
         "weight": plan.estimate.weight,
         "expected_seconds": plan.estimate.seconds,
-        "bound_by": plan.estimate.bound.value,
+        "bound_by": None if plan.estimate.bound is None else plan.estimate.bound.value,
         "chunks": [{"from": ms_view(start_ms), "to": ms_view(end_ms)} for start_ms, end_ms in plan.parts],
     }
 
@@ -80,6 +80,7 @@ def _progress_view(call: Call, progress: BackfillProgress) -> View:
     return {
         "id": progress.backfill_id,
         "status": progress.status.value,
+        "waiting_for": "connector_paused" if progress.is_connector_paused else None,
         "connector_id": documents[0]["connector_id"],
         "symbol": documents[0]["symbol"],
         "timeframe": documents[0]["timeframe"],
@@ -91,7 +92,6 @@ def _progress_view(call: Call, progress: BackfillProgress) -> View:
         "eta_seconds": eta_s,
         "eta_at": eta_at,
         "candles": sum(document["totals"].get("candles", 0) for document in documents),
-        "requests": sum(document["totals"].get("requests", 0) for document in documents),
         "chunks": [_part_view(part) for part in progress.parts],
     }
 

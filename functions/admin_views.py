@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from bson import ObjectId
 
-from shared.domain.jobs import KEEPING_KINDS, lag_ms
+from shared.domain.jobs import JobKind, lag_ms
 from shared.domain.slots import counts_view, ledger_of
 from shared.domain.timeframes import TIMEFRAMES
 from shared.exchanges.client import RateLimitInfo
@@ -31,13 +31,13 @@ def document_view(document: Document) -> View:
 
 
 def job_view(document: Document, now_ms: int) -> View:
-    """A job, with its lease and how long the oldest interval it lacks has been closed (`lag_ms`; None: it is done).
+    """A job, with its lease and how long the oldest interval it lacks has been closed (`lag_ms`; None: it is not live).
 
     `slots`: what became of the closes since `since`, and how many are still open (`pending`); None if it has no slots.
     """
     lock = document["lock"]
     lag = None
-    if document["status"] != "done" and document["kind"] in KEEPING_KINDS:
+    if document["status"] != "done" and document["kind"] == JobKind.LIVE:
         lag = lag_ms(document["timeframe"], document["cursor"]["last_ts"], document["start_at"], now_ms)
     lease = {"fence": lock["fence"], "expires_at": to_json(lock.get("expires_at"))}
     return {**document_view(document), "lease": lease, "lag_ms": lag, "slots": _slots_view(document, now_ms)}

@@ -180,6 +180,8 @@ class Emulator:
             **self._settings(identity),
             "GCE_METADATA_HOST": identity.metadata_host(_account(name)),
             "THREADS": str(THREADS[name]),
+            # No more calls than the one worker can take at a time: else repairs and backfills could take all of its threads.
+            "CHANDLER_TICK_CALLS_MAX": str(THREADS["worker"]),
             "CHANDLER_MONGODB_POOL_SIZE": str(2 * THREADS[name] + 1),
             # What the platform sets; pymongo looks at the first one too.
             "K_SERVICE": name,

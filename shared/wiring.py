@@ -143,7 +143,7 @@ class Platform:
     @cached_property
     def helpers(self) -> SeriesHelpers:
         """What wakes the jobs that a series makes for itself."""
-        return SeriesHelpers(self.series_jobs, self.candles)
+        return SeriesHelpers(self.series_jobs, self.candles, SeriesStore(self.database))
 
     @cached_property
     def runs(self) -> RunStore:
@@ -220,7 +220,15 @@ class Platform:
             ledger=self.ledger,
             helpers=self.helpers,
             planner=RunPlanner(self.database, self.leases, self.ledger, self.helpers, settings.lease_ms),
-            enricher=SeriesEnricher(self.database, self.series_jobs, self.leases, self.candles, spec_lists, settings.lease_ms),
+            enricher=SeriesEnricher(
+                self.database,
+                self.series_jobs,
+                self.connectors,
+                self.leases,
+                self.candles,
+                spec_lists,
+                settings.lease_ms,
+            ),
             revisions=self.revisions,
             runs=self.runs,
             alerts=self.alerts,

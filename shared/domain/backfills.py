@@ -18,7 +18,7 @@ WORKERS_MAX: Final = 8
 # stored a second with their indicators (benchmarks/ingest.py, on the slow side).
 IN_FLIGHT: Final = 8
 ROUND_TRIP_S: Final = 0.15
-STORED_PER_S: Final = 30_000
+STORED_PER_S: Final = 50_000
 # Sooner than this nothing can be told from how fast it went.
 PACE_MS_MIN: Final = 3_000
 
@@ -50,12 +50,12 @@ class LimitRoom:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What asking for some intervals costs. `seconds` None: live jobs leave no room for it."""
+    """What asking for some intervals costs. `seconds` None: live jobs leave no room for it; `bound` None: nothing is asked."""
 
     requests: int
     weight: int
     seconds: float | None
-    bound: Bound
+    bound: Bound | None
 
 
 def split_pages(gaps: Sequence[tuple[int, int]], page_max: Callable[[int], int], grid: Timeframe) -> list[tuple[int, int]]:
@@ -78,20 +78,28 @@ def estimate(requests: int, weight: int, intervals: int, rooms: Sequence[LimitRo
     }
     bound = max(seconds, key=lambda each: seconds[each])
     longest = seconds[bound]
-    return Estimate(requests, weight, round(longest, 1) if math.isfinite(longest) else None, bound)
+    seconds_or_none = round(longest, 1) if math.isfinite(longest) else None
+    return Estimate(requests, weight, seconds_or_none, bound if requests else None)
 
 
-def decide_workers(asked: int | None, requests: int, *, has_cumulative: bool) -> int:
-    """How many workers share a backfill.
+def workers_of_use(requests: int, weight: int, rooms: Sequence[LimitRoom]) -> int:
+    """So many at most: four times as many as send what the limit lets through, since more would only wait for each other."""
+    page_weight = weight / requests if requests else 1.0
+    pages_per_s = min((room.window.limit / page_weight / room.window.period_ms * 1000 for room in rooms), default=math.inf)
+    return max(1, min(WORKERS_MAX, requests, math.ceil(min(WORKERS_MAX, 4 * pages_per_s * ROUND_TRIP_S / IN_FLIGHT))))
+
+
+def decide_workers(asked: int | None, requests: int, of_use: int, *, has_cumulative: bool) -> int:
+    """How many workers share a backfill, at most those that are `of_use`.
 
     By default one where an indicator runs on from candle to candle (OBV): what a second one stores would have to be computed
     again when the first has come to it. One keeps as many requests under way as any exchange's limit lets through.
     """
     if asked is not None:
-        return max(1, min(asked, requests))
+        return min(asked, of_use)
     if has_cumulative:
         return 1
-    return max(1, min(WORKERS_DEFAULT, requests // REQUESTS_PER_WORKER_MIN))
+    return max(1, min(WORKERS_DEFAULT, of_use, requests // REQUESTS_PER_WORKER_MIN))
 
 
 def split_range(start_ms: int, end_ms: int, pages: Sequence[tuple[int, int]], workers: int) -> list[tuple[int, int]]:

@@ -34,12 +34,15 @@ OPERATION_TIMEOUT_MS: Final = 10_000
 SERVER_SELECTION_TIMEOUT_MS: Final = 5_000
 CONNECTION_IDLE_MS: Final = 90_000
 POOL_WAIT_MS: Final = 5_000
-TRANSACTION_TRIES_MAX: Final = 8
+TRANSACTION_TRIES_MAX: Final = 60
 # All tries of a transaction together: a run keeps time for two of them (fetch_pages.PAGE_RESERVE_MS).
 TRANSACTION_TIMEOUT_S: Final = 8.0
 COMMIT_TRIES_MAX: Final = 3
 # About what a small transaction takes; doubled with each try, full jitter.
 CONFLICT_PAUSE_S: Final = 0.005
+# A backfill at full speed holds its job's document for most of the time, a few ms now and then excepted: whoever pauses it has
+# to come by often.
+CONFLICT_DOUBLINGS_MAX: Final = 4
 
 MALFORMED_URI: Final = (
     "MONGODB_URI is malformed; it has to be like mongodb://user:password@host:27017/?replicaSet=rs0, with user and password "
@@ -230,7 +233,7 @@ class Database:
                     _abort(open_session)
                     if exc.has_error_label("TransientTransactionError") and attempt < TRANSACTION_TRIES_MAX:
                         # Who waits for the same document would else use up all tries while the other one commits.
-                        time.sleep(random.uniform(0, CONFLICT_PAUSE_S * 2**attempt))
+                        time.sleep(random.uniform(0, CONFLICT_PAUSE_S * 2 ** min(attempt, CONFLICT_DOUBLINGS_MAX)))
                         continue
                     raise
                 except BaseException:

@@ -156,11 +156,12 @@ class SeriesJobs:
     def next_epoch(self, series: Document, from_ms: int, own_id: str, session: ClientSession) -> None:
         """Tell the series' other jobs that have come past `from_ms` that what they hold of its candles may have changed.
 
-        Those without a cursor too: a first run may have read candles before its first page has landed.
+        Those without a cursor too: a first run may have read candles before its first page has landed. `series` may name the
+        kind of those who are told.
         """
         has_come = [{"cursor.last_ts": {"$gte": to_datetime(from_ms)}}, {"cursor.last_ts": None}]
         self._collection.update_many(
-            {**series, "kind": {"$in": _KEEPING}, "$or": has_come, "_id": {"$ne": own_id}},
+            {"kind": {"$in": _KEEPING}, **series, "$or": has_come, "_id": {"$ne": own_id}},
             {"$inc": {"epoch": 1}},
             session=session,
         )

@@ -18,10 +18,11 @@ from pymongo.client_session import ClientSession
 from shared.deadline import Deadline
 from shared.domain.candles import CandleBatch, FloatArray
 from shared.domain.indicators import IndicatorSpec, cumulative_fields, history_candles_needed
-from shared.domain.jobs import Job, JobKind, JobStatus, to_ms
+from shared.domain.jobs import Job, JobKind, JobStatus
 from shared.domain.timeframes import IntArray
 from shared.errors import EnrichmentFailed
 from shared.stores.candles import CandleStore, Series, StoredCandles
+from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document
 from shared.stores.job_leases import JobLeases
 from shared.stores.series_jobs import SeriesJobs
@@ -64,6 +65,7 @@ class SeriesEnricher:
 
     database: Database
     series_jobs: SeriesJobs
+    connectors: ConnectorStore
     leases: JobLeases
     candles: CandleStore
     spec_lists: SpecLists
@@ -85,7 +87,7 @@ class SeriesEnricher:
             keeping = self.series_jobs.list_keeping(series_fields(job))
             specs = self._specs(keeping)
             work = _Work(self, job, fence, session, series, specs, HistoryReader(self.candles, series, specs))
-            first = _first_to_do(stretches, keeping)
+            first = _first_to_do(stretches, self._is_backfilled(keeping))
             if first is None:
                 return Enriched.WAITS
             if deadline.remaining_ms() < CHUNK_RESERVE_MS:
@@ -96,6 +98,14 @@ class SeriesEnricher:
             except StaleAdded:
                 event("stale_added", "DEBUG", job_id=job.job_id)
         return Enriched.MORE
+
+    def _is_backfilled(self, keeping: list[Document]) -> bool:
+        """Whether a backfill of the series is on its way, and not kept from it for who knows how long."""
+        backfills = [each for each in keeping if each["kind"] == JobKind.BACKFILL and each["status"] == JobStatus.ACTIVE]
+        if not backfills:
+            return False
+        runnable = {connector["_id"] for connector in self.connectors.list_runnable()}
+        return any(each["connector_id"] in runnable for each in backfills)
 
     def _specs(self, keeping: list[Document]) -> tuple[IndicatorSpec, ...]:
         """What all jobs of the series compute; of two with one label that of the live job, else of the first."""
@@ -205,13 +215,10 @@ def _merged(stretches: list[Stretch]) -> list[Stretch]:
     return merged
 
 
-def _first_to_do(stretches: list[Stretch], keeping: list[Document]) -> Stretch | None:
+def _first_to_do(stretches: list[Stretch], is_backfilled: bool) -> Stretch | None:
     """The first stretch that need not wait for a backfill, None if all do.
 
-    Where only something before it has changed (it is empty), a backfill that is still to store candles before it would make
-    all of it stale again; candles that have changed themselves are not kept waiting.
+    Where only something before it has changed (it is empty), a backfill that is on its way would make it stale again if it is
+    before it, and be kept from landing its pages if it is behind it; candles that have changed themselves are not kept waiting.
     """
-    backfills = [each for each in keeping if each["kind"] == JobKind.BACKFILL and each["status"] == JobStatus.ACTIVE]
-    reached = [to_ms(each["cursor"]["last_ts"] or each["start_at"]) for each in backfills]
-    earliest_ms = min(reached, default=FOREVER_MS)
-    return next((each for each in stretches if each[0] != each[1] or each[0] <= earliest_ms), None)
+    return next((each for each in stretches if each[0] != each[1] or not is_backfilled), None)

@@ -20,8 +20,9 @@ from shared.domain.backfills import (
     split_pages,
     split_range,
     status_of,
+    workers_of_use,
 )
-from shared.domain.connectors import Connector, booked_windows
+from shared.domain.connectors import Connector, ConnectorStatus, booked_windows
 from shared.domain.coverage import IntervalState, Run, count_states
 from shared.domain.indicators import cumulative_fields
 from shared.domain.job_ranges import EARLIEST_MS, format_ms
@@ -79,12 +80,16 @@ class PartProgress:
 
 @dataclass(frozen=True, slots=True)
 class BackfillProgress:
-    """How far a backfill has come. `eta_s`: seconds until nothing is left, None: not while it stands still."""
+    """How far a backfill has come. `eta_s`: seconds until nothing is left, None: not while it stands still.
+
+    `is_connector_paused`: it is active, but kept from running.
+    """
 
     backfill_id: str
     status: JobStatus
     parts: Sequence[PartProgress]
     eta_s: float | None
+    is_connector_paused: bool
 
     @property
     def wanted(self) -> int:
@@ -115,6 +120,7 @@ class BackfillManager:
 
         Raises:
             NotFound: no such job.
+            Conflict: another backfill of the series that is not done wants some of the same.
             InvalidRequest: names `from` or `to`: not in order, not in the past, or before what the exchange has.
         """
         now_ms = self.database.server_now_ms()
@@ -132,8 +138,10 @@ class BackfillManager:
         wanted = sum(run.end - run.first for run in runs if run.state in WANTED_STATES)
         weight = sum(client.weight(grid.name, grid.count(*page)) for page in pages)
         has_cumulative = bool(cumulative_fields(self.spec_lists.resolve(job.indicators)))
-        workers = decide_workers(order.workers, len(pages), has_cumulative=has_cumulative)
-        return BackfillPlan(
+        rooms = self._rooms(connector, client, now_ms)
+        of_use = workers_of_use(len(pages), weight, rooms)
+        workers = decide_workers(order.workers, len(pages), of_use, has_cumulative=has_cumulative)
+        plan = BackfillPlan(
             backfill_id=_id_of(job, start_ms, end_ms),
             job_id=job_id,
             timeframe=grid,
@@ -141,15 +149,18 @@ class BackfillManager:
             end_ms=end_ms,
             counts=count_states(runs),
             wanted=wanted,
-            estimate=estimate(len(pages), weight, wanted, self._rooms(connector, client, now_ms), workers),
+            estimate=estimate(len(pages), weight, wanted, rooms, workers),
             parts=split_range(max(start_ms, wall_ms), end_ms, pages, workers) if pages else (),
         )
+        if plan.parts:
+            self._check_others(plan, self.ledger.series_jobs.list_keeping(series_fields(job)))
+        return plan
 
     def create(self, job_id: str, order: BackfillOrder, author: Author) -> BackfillPlan:
         """Order it: the jobs of its parts, due at once. One for which nothing is to be asked is not made.
 
         Raises:
-            Conflict: another backfill of the series that is not done wants some of the same; or it has too many jobs.
+            Conflict: as `plan`; or the series has too many jobs.
             NotFound, InvalidRequest: as `plan`.
         """
         plan = self.plan(job_id, order)
@@ -223,13 +234,17 @@ class BackfillManager:
             parts.append(PartProgress(document, max(left, document.get("wanted", _all_of(document))), left))
         status = status_of([JobStatus(document["status"]) for document in documents])
         left = sum(part.left for part in parts)
-        began_ms = min(to_ms(document.get("pace_at") or document["created_at"]) for document in documents)
-        paces = [part.document.get("pace_left") for part in parts]
-        before = sum(part.wanted if pace is None else pace for part, pace in zip(parts, paces, strict=True))
-        eta_s = None
-        if status in (JobStatus.ACTIVE, JobStatus.DONE):
-            eta_s = eta_seconds(left, before - left, now_ms - began_ms, documents[0].get("expected_s"))
-        return BackfillProgress(backfill_id, status, parts, eta_s)
+        resumed = [part for part in parts if part.document.get("pace_left") is not None]
+        # Since it was resumed, if it was; what was done before says nothing of the pace.
+        since = max(to_ms(part.document.get("pace_at") or part.document["created_at"]) for part in resumed or parts)
+        before = sum(part.document["pace_left"] for part in resumed) if resumed else sum(part.wanted for part in parts)
+        done = before - sum(part.left for part in resumed or parts)
+        is_kept = self.connectors.get_connector(documents[0]["connector_id"]).status is ConnectorStatus.PAUSED
+        eta_s, expected_s = None, documents[0].get("expected_s")
+        if status is JobStatus.DONE or (status is JobStatus.ACTIVE and not is_kept):
+            share = left / sum(part.wanted for part in parts) if left else 0.0
+            eta_s = eta_seconds(left, done, now_ms - since, None if expected_s is None else round(expected_s * share, 1))
+        return BackfillProgress(backfill_id, status, parts, eta_s, is_kept and status is JobStatus.ACTIVE)
 
     def _left(self, document: Document) -> int:
         """How many intervals the part has still to ask for."""
@@ -256,9 +271,10 @@ class BackfillManager:
         if end_ms > closed_ms:
             raise InvalidRequest.for_field("to", f"lies ahead; the last closed interval ends at {format_ms(closed_ms)}")
         start_ms = grid.ceil(order.start_ms)
+        if start_ms >= closed_ms:
+            raise InvalidRequest.for_field("from", f"lies ahead; the last closed interval ends at {format_ms(closed_ms)}")
         if start_ms >= end_ms:
-            message = f"{format_ms(order.start_ms)} is not before the end {format_ms(end_ms)}"
-            raise InvalidRequest(f"from: {message}", [("from", message)])
+            raise InvalidRequest.for_field("from", f"{format_ms(order.start_ms)} is not before `to`, {format_ms(end_ms)}")
         if start_ms < EARLIEST_MS:
             raise InvalidRequest.for_field("from", f"nothing was traded before {format_ms(EARLIEST_MS)}")
         return start_ms, end_ms
@@ -278,7 +294,8 @@ class BackfillManager:
         for document in keeping:
             if document["kind"] != JobKind.BACKFILL or document["status"] == JobStatus.DONE:
                 continue
-            if to_ms(document["start_at"]) < plan.end_ms and to_ms(document["end_at"]) > plan.start_ms:
+            reached_at = document["cursor"]["last_ts"] or document["start_at"]
+            if to_ms(reached_at) < plan.end_ms and to_ms(document["end_at"]) > plan.start_ms:
                 other = backfill_id_of(document)
                 raise Conflict(
                     f"backfill {other} asks for some of these intervals already; see GET /v1/backfills/{other}, "

@@ -32,12 +32,15 @@ from shared.usecases.resolve_specs import SpecLists
 from shared.usecases.run_alerts import open_run_alerts
 from shared.usecases.run_endings import Ending, RunEndings, RunLimits
 from shared.usecases.run_records import error_document, kept_facts, lost_runs, spent_fields, stored_fields
-from shared.usecases.send_requests import FetchTotals, RequestSender
+from shared.usecases.send_requests import PAGE_RESERVE_MS, FetchTotals, RequestSender
 from shared.usecases.series_jobs import SeriesHelpers
 from shared.usecases.settle_slots import RunSlots
 from shared.usecases.store_pages import Change, PageWriter, StoreTotals
 
 LOGGED_FIELDS: Final = ("outcome", "pages", "requests", "candles", "revised", "error")
+
+# A repair or backfill gives its place to others after this long: there are fewer places than jobs that are far behind.
+TURN_MS: Final = 15_000
 
 OpenExchange = Callable[[Connector, Callable[[], int]], ExchangeClient]
 
@@ -109,6 +112,8 @@ class _Run:
         self._trigger = trigger
         self._clock = clock
         self._deadline = deadline
+        if self._job.kind is not JobKind.LIVE:
+            self._deadline = deadline.earlier(Deadline.after((PAGE_RESERVE_MS + TURN_MS) / 1000))
         self._endings = RunEndings(self._job, runner.run_limits, runner.rng)
         self._cursor_ms = self._job.cursor_ms
         self._connector: Connector | None = None

@@ -8,6 +8,7 @@ from pymongo.client_session import ClientSession
 from shared.domain.jobs import PRIORITIES, Job, JobKind, JobStatus, to_datetime
 from shared.stores.candles import CandleStore, Series
 from shared.stores.database import Document
+from shared.stores.series import SeriesStore
 from shared.stores.series_jobs import SeriesJobs
 
 # What is missing is asked for again after this long: an exchange that is behind needs minutes, not seconds.
@@ -70,6 +71,7 @@ class SeriesHelpers:
 
     series_jobs: SeriesJobs
     candles: CandleStore
+    series: SeriesStore
 
     def want_repair(self, job: Job, start_ms: int, end_ms: int, session: ClientSession) -> None:
         """Intervals of [start_ms, end_ms) are missing."""
@@ -89,13 +91,20 @@ class SeriesHelpers:
         if list(job.indicators) not in self.series_jobs.list_other_lists(series_fields(job), job.job_id, session):
             self.want_enriching(job, job.start_ms, job.end_ms, session)
 
+    def take_turn(self, job: Job, session: ClientSession) -> None:
+        """For the end of a backfill and the first page of a stretch behind: of two at once, each would not see the other's."""
+        self.series.take_turn(Series(job.exchange, job.symbol, job.timeframe.name).series_id, session)
+
     def note_left(self, job: Job, cursor_ms: int | None, session: ClientSession) -> None:
         """A backfill stores nothing more, for now or ever: what is behind it may have been computed without its candles.
 
-        Not told at each of its pages: they would keep a live job's pages from landing, to be computed again each time.
+        Not told at each of its pages: they would keep a live job's pages from landing, to be computed again each time. And
+        live jobs only: what is not a live job's looks by itself for candles that were stored before it meanwhile.
         """
+        self.take_turn(job, session)
         start_ms = job.start_ms - 1 if cursor_ms is None else cursor_ms
-        self.series_jobs.next_epoch(series_fields(job), job.start_ms, job.job_id, session)
+        live = {**series_fields(job), "kind": JobKind.LIVE.value}
+        self.series_jobs.next_epoch(live, job.start_ms, job.job_id, session)
         next_ms = self.candles.find_next_open(Series(job.exchange, job.symbol, job.timeframe.name), start_ms, session)
         if next_ms is not None:
             self.want_enriching(job, next_ms, next_ms, session)

@@ -41,16 +41,14 @@ class SeriesUpkeep:
     def on_delete(self, document: Document, session: ClientSession) -> None:
         """The job is gone and its candles stay: so does what it had asked for. Its series' last job takes the helpers along.
 
-        A live job takes its history job along in any case.
+        A live job takes its history job along in any case, and the backfills that were ordered for it.
         """
         job = Job.from_document(document)
-        gone = [job]
-        history = self.ledger.series_jobs.read(history_id(job), session) if job.kind is JobKind.LIVE else None
-        if history is not None:
-            gone.append(Job.from_document(history))
-            self.ledger.series_jobs.delete([history_id(job)], session)
-            self._leave(history, session)
-        self._keep_asked(gone, session)
+        backfills = self._backfills_of(job, session)
+        for backfill in backfills:
+            self._leave(backfill, session)
+        self.ledger.series_jobs.delete([each["_id"] for each in backfills], session)
+        self._keep_asked([job, *map(Job.from_document, backfills)], session)
         self._leave(document, session)
         keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
         connectors = [other["connector_id"] for other in keeping if other["_id"] != job.job_id]
@@ -88,10 +86,19 @@ class SeriesUpkeep:
         if document["kind"] != JobKind.LIVE:
             return
         job = Job.from_document(document)
-        self.ledger.series_jobs.move([*helper_ids(job), history_id(job)], before.value, after.value, session)
-        history = self.ledger.series_jobs.read(history_id(job), session) if after is JobStatus.PAUSED else None
-        if history is not None:
-            self._leave(history, session)
+        backfills = self._backfills_of(job, session)
+        self.ledger.series_jobs.move(
+            [*helper_ids(job), *(each["_id"] for each in backfills)], before.value, after.value, session
+        )
+        for backfill in backfills if after is JobStatus.PAUSED else ():
+            self._leave(backfill, session)
+
+    def _backfills_of(self, job: Job, session: ClientSession) -> list[Document]:
+        """Of a live job: its history job, and the parts of backfills that were ordered for its series."""
+        if job.kind is not JobKind.LIVE:
+            return []
+        keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
+        return [each for each in keeping if each["_id"] == history_id(job) or "backfill_id" in each]
 
     def _leave(self, document: Document, session: ClientSession) -> None:
         """A backfill that is not done stores nothing more, for now or ever."""

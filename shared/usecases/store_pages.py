@@ -99,6 +99,8 @@ class PageWriter:
     totals: StoreTotals = field(default_factory=StoreTotals)
     _tail: History | None = None
     _gap_end_ms: int | None = None
+    _is_tail_given_up: bool = False
+    _is_on_new_ground: bool = False  # the candles before the page are others'
 
     def go_on(self, job: Job) -> None:
         """From the job's cursor, where somebody has moved it to: what is stored before it is not what was stored last."""
@@ -126,6 +128,7 @@ class PageWriter:
             self._tail = None
             return self.plan_repair(page)
         if self._tail is None or is_other_gap:
+            self._is_on_new_ground = True
             self._tail = self._reader.read_before(new_ms, self._extra)
         return self._compare(page, CandleBatch.empty())
 
@@ -169,20 +172,21 @@ class PageWriter:
         """Run `write(session, change)` in a transaction; returns its result and the change that was written in the end.
 
         Candles that are there unexpectedly (a job made anew over an old series) turn inserts into comparisons. Where others
-        have changed what the page's values were computed from, they are computed again.
+        have changed what the page's values were computed from, they are computed again; if they keep doing so, the page lands
+        as it is, and is noted as stale.
         """
-        for attempt in range(1, STORE_TRIES_MAX + 1):
+        self._is_tail_given_up = False
+        for attempt in range(1, STORE_TRIES_MAX + 2):
             try:
                 return self.database.transact(partial(_with_change, write, change), self.session), change
             except BulkWriteError as exc:
                 if not is_duplicate_key(exc):
                     raise
-                if attempt == STORE_TRIES_MAX:
+                if attempt >= STORE_TRIES_MAX:
                     raise StorageUnavailable(f"{self.job.job_id}: others keep storing the candles of this page") from exc
                 change = self._anew(change)
             except TailMoved as exc:
-                if attempt == STORE_TRIES_MAX:
-                    raise StorageUnavailable(f"{self.job.job_id}: others keep changing the candles before this page") from exc
+                self._is_tail_given_up = attempt == STORE_TRIES_MAX
                 change = self._on_new_tail(change, exc.epoch)
         raise AssertionError("unreachable: the last try returns or raises")
 
@@ -193,8 +197,10 @@ class PageWriter:
             TailMoved: others have changed what the page's values were computed from; the transaction must not commit.
         """
         epoch, codes_until = after.get("epoch", 0), after.get("codes_until")
-        if len(change.candles) and epoch != self.epoch:
+        if len(change.candles) and epoch != self.epoch and not self._is_tail_given_up:
             raise TailMoved(epoch)
+        if self._is_on_new_ground and len(change.candles):
+            self.helpers.take_turn(self.job, session)
         # Nobody stores candles behind those of a job that follows the market.
         next_ms = None if settled.is_following else self._next_open(change, session)
         for is_replaced in (False, True):
@@ -226,7 +232,7 @@ class PageWriter:
         if next_ms is None or next_ms > last_ms:
             return next_ms
         found = self.candles.read_open_times(self.series, before_ms + 1, last_ms + 1, session)
-        if len(np.setdiff1d(found, change.candles.open_ms)):
+        if len(np.setdiff1d(found, change.candles.open_ms)) and not self._is_tail_given_up:
             raise TailMoved(self.epoch)
         return self.candles.find_next_open(self.series, last_ms, session)
 
@@ -238,6 +244,8 @@ class PageWriter:
         has_other_lists = not settled.is_following and self.helpers.note_page(self.job, first_ms, session)
         is_bare = self.job.kind is JobKind.REPAIR or (bool(self.specs) and not change.values)
         is_old_list = list(after["indicators"]) != list(self.job.indicators)
+        if self._is_tail_given_up:
+            self.helpers.want_enriching(self.job, first_ms, first_ms, session)
         if is_bare or is_old_list or has_other_lists:
             self.helpers.want_enriching(self.job, first_ms, last_ms + 1, session)
         elif settled.is_following:
@@ -261,6 +269,7 @@ class PageWriter:
     def note_stored(self, change: Change) -> None:
         """After the commit: counts, and the tail for the next page."""
         totals = self.totals
+        self._is_on_new_ground = self._is_on_new_ground and not len(change.candles)
         totals.revised += change.revised_count
         if not len(change.candles):
             return

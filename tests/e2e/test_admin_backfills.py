@@ -12,12 +12,13 @@ from local_emulator.simulator.truth import true_candles
 from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
 from shared.domain.jobs import to_ms
 from shared.domain.timeframes import MINUTE_MS
-from shared.errors import Conflict
+from shared.errors import Conflict, LeaseLost
 from shared.usecases.order_backfills import BackfillOrder
 from shared.usecases.record_changes import Author
 from tests.e2e.admin_api import AdminApi, fields_of, set_fields
 from tests.factories import run_once, run_until_caught_up, stored_documents
 from tests.replay import assert_series_equals
+from tests.waiting import wait_until
 
 START_MS: Final = 1_704_067_200_000  # 2024-01-01
 DAY: Final = 1_440
@@ -95,7 +96,7 @@ def test_an_order_is_fetched_with_the_requests_that_were_told_and_counts_itself(
     assert requests_total(exchange_simulator) - before == plan["requests"] == 5
     shown = live.get(f"/v1/backfills/{ID}")
     assert (shown["status"], shown["left"], shown["share"], shown["eta_seconds"]) == ("done", 0, 1.0, 0.0)
-    assert (shown["candles"], shown["requests"], shown["eta_at"]) == (3 * DAY, 5, None)
+    assert (shown["candles"], shown["eta_at"]) == (3 * DAY, None)
     assert_truth(live, DEFAULT_INDICATORS)
     # Ordered again there is nothing to do, and nothing is made.
     again = live.call("POST", PATH, ORDER, role="operator")
@@ -186,6 +187,49 @@ def test_a_backfill_can_be_paused_resumed_and_cancelled(live: AdminApi, exchange
     assert live.actions(f"jobs/{second}") == ["job.create", "job.pause", "job.resume", "job.delete"]
 
 
+def test_a_backfill_at_full_speed_can_be_paused_and_cancelled(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
+    """Its workers write all the while; who pauses it must not lose against them."""
+    exchange_simulator.configure("binance", [(1_000_000, 60_000)])
+    plan = order(live, to="2024-07-01T00:00:00Z", workers=4)
+    path, ids = f"/v1/backfills/{plan['id']}", chunk_ids(live, plan["id"])
+    with ThreadPoolExecutor(4) as pool:
+        for verb in ("pause", "DELETE"):
+            running = [pool.submit(run_once, live.platform, job_id) for job_id in ids]
+            stored = live.get(path)["candles"]
+            wait_until(lambda was=stored: live.get(path)["candles"] > was + 4_000)
+            if verb == "pause":
+                paused = live.call("POST", f"{path}/pause", role="operator")
+                assert (paused.status_code, paused.json["status"]) == (200, "paused"), paused.text
+                assert {each.result(20).outcome.value for each in running} == {"paused"}
+                assert live.call("POST", f"{path}/resume", role="operator").status_code == 200
+            else:
+                assert live.call("DELETE", path, role="operator").status_code == 204
+                for each in running:
+                    with pytest.raises(LeaseLost):
+                        each.result(20)
+    assert live.call("GET", path, role="viewer").status_code == 404
+
+
+def test_a_live_job_takes_its_backfills_along(live: AdminApi) -> None:
+    order(live, workers=2)
+    revision = live.get(f"/v1/jobs/{LIVE_ID}")["revision"]
+    assert live.call("POST", f"/v1/jobs/{LIVE_ID}/pause", role="operator").status_code == 200
+    assert live.get(f"/v1/backfills/{ID}")["status"] == "paused"
+    assert live.call("POST", f"/v1/jobs/{LIVE_ID}/resume", role="operator").status_code == 200
+    assert live.get(f"/v1/backfills/{ID}")["status"] == "active"
+    assert live.call("DELETE", f"/v1/jobs/{LIVE_ID}", headers={"If-Match": f'"{revision + 2}"'}).status_code == 204
+    assert live.call("GET", f"/v1/backfills/{ID}", role="viewer").status_code == 404
+    assert live.get("/v1/jobs?kind=backfill")["items"] == []
+
+
+def test_a_paused_connector_is_named_and_nothing_is_promised(live: AdminApi) -> None:
+    order(live)
+    assert live.get(f"/v1/backfills/{ID}")["waiting_for"] is None
+    live.call("POST", "/v1/connectors/binance/pause", role="operator")
+    shown = live.get(f"/v1/backfills/{ID}")
+    assert (shown["status"], shown["waiting_for"], shown["eta_seconds"]) == ("active", "connector_paused", None)
+
+
 def test_a_chunk_in_error_is_told_and_goes_on_when_resumed(live: AdminApi) -> None:
     order(live)
     (job_id,) = chunk_ids(live)
@@ -240,9 +284,10 @@ def test_a_wrong_order_is_refused_with_the_field_that_is_wrong(live: AdminApi, b
 def test_two_orders_of_the_same_intervals_are_not_taken_at_once(live: AdminApi) -> None:
     order(live)
     overlapping = {"from": "2024-01-03T00:00:00Z", "to": "2024-01-05T00:00:00Z"}
-    refused = live.call("POST", PATH, overlapping, role="operator")
-    assert refused.status_code == 409
-    assert ID in refused.json["detail"]
+    for body in (overlapping, {**overlapping, "dry_run": True}):
+        refused = live.call("POST", PATH, body, role="operator")
+        assert refused.status_code == 409
+        assert ID in refused.json["detail"]
     beside = {"from": "2024-01-04T00:00:00Z", "to": "2024-01-05T00:00:00Z"}
     assert live.call("POST", PATH, beside, role="operator").status_code == 201
 

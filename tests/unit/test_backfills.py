@@ -18,6 +18,7 @@ from shared.domain.backfills import (
     split_pages,
     split_range,
     status_of,
+    workers_of_use,
 )
 from shared.domain.jobs import JobStatus
 from shared.domain.rates import RateWindow
@@ -81,11 +82,16 @@ def test_what_takes_longest_is_named() -> None:
 
 
 def test_workers() -> None:
-    assert decide_workers(None, 10_000, has_cumulative=True) == 1
-    assert decide_workers(None, 10_000, has_cumulative=False) == WORKERS_DEFAULT
-    assert decide_workers(None, 99, has_cumulative=False) == 1
-    assert decide_workers(8, 3, has_cumulative=True) == 3
-    assert decide_workers(2, 10_000, has_cumulative=True) == 2
+    assert decide_workers(None, 10_000, WORKERS_MAX, has_cumulative=True) == 1
+    assert decide_workers(None, 10_000, WORKERS_MAX, has_cumulative=False) == WORKERS_DEFAULT
+    assert decide_workers(None, 10_000, 2, has_cumulative=False) == 2
+    assert decide_workers(None, 99, WORKERS_MAX, has_cumulative=False) == 1
+    assert decide_workers(8, 10_000, 3, has_cumulative=True) == 3
+    assert decide_workers(2, 10_000, WORKERS_MAX, has_cumulative=True) == 2
+    # A slow exchange's limit is reached by one worker; Binance's by one too, but on the way there four are of use.
+    assert workers_of_use(10_000, 10_000, [LimitRoom(RateWindow(10, 1_000), 10, 0.0)]) == 1
+    assert workers_of_use(10_000, 20_000, [LimitRoom(BINANCE, 6_000, 0.0)]) == 4
+    assert workers_of_use(3, 6, [LimitRoom(BINANCE, 6_000, 0.0)]) == 3
 
 
 def test_the_eta_follows_the_pace_once_there_is_one() -> None:
