@@ -59,7 +59,7 @@ class SeriesJobs:
             again = {name: {"$literal": document[name]} for name in AGAIN_FIELDS}
             self._collection.update_one(
                 {"_id": document["_id"], "status": "done"},
-                [{"$set": {**again, "revision": {"$add": ["$revision", 1]}, "pace_at": "$$NOW", **due}}],
+                [{"$set": {**again, "revision": {"$add": ["$revision", 1]}, "pace_at": "$$NOW", "begins_at": None, **due}}],
                 session=session,
             )
         else:

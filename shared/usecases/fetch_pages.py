@@ -74,6 +74,11 @@ class PageFetcher:
             yield
         self._ahead = None
 
+    def stop_ahead(self) -> None:
+        """Nothing more is wanted beyond what is under way."""
+        if self._ahead is not None:
+            self._ahead.stop()
+
     def go_on(self, job: Job, plan: WindowPlan) -> None:
         """From the job's cursor, where somebody has moved it to."""
         self.job, self.plan, self._cursor_ms = job, plan, job.cursor_ms

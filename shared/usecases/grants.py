@@ -87,6 +87,7 @@ class Grants:
         self._noting = threading.Lock()
         self._held: dict[str, _Held] = {}
         self._newest: _Held | None = None
+        self._is_closed = False
         self.waited_ms = 0
 
     @property
@@ -109,6 +110,8 @@ class Grants:
         """
         with self._asking:
             for _ in range(LATE_GRANTS_MAX):
+                if self._is_closed:
+                    raise Refused(NoRoom(0, 0))
                 held = self._newest
                 if held is None or held.left < weight or self._is_void(held.reservation):
                     self._retire(held)
@@ -124,9 +127,13 @@ class Grants:
                     time.sleep(pause_s)
                 if not self._is_void(reservation):
                     with self._noting:
-                        held.left -= weight
-                        held.sent += 1
-                    return reservation
+                        # It may have been settled while this waited.
+                        is_settled = held.is_retired
+                        if not is_settled:
+                            held.left -= weight
+                            held.sent += 1
+                    if not is_settled:
+                        return reservation
                 event("grant_is_void", "WARNING", granted=reservation.granted, is_late=reservation.is_late())
         raise StorageUnavailable(
             f"{LATE_GRANTS_MAX} grants came later than their use-by of {self.use_by_ms} ms: MongoDB answers too slowly "
@@ -146,12 +153,14 @@ class Grants:
             self._settle(held)
 
     def close(self) -> None:
-        """Nothing more is sent, and no answer is waited for."""
+        """Nothing more is sent, and no answer is waited for; who still asks is refused."""
         with self._noting:
-            left = list(self._held.values())
+            self._is_closed = True
             self._newest = None
+            left = list(self._held.values())
+            for held in left:
+                held.is_retired = True
         for held in left:
-            held.is_retired = True
             self._settle(held)
 
     def _retire(self, held: _Held | None) -> None:
@@ -194,6 +203,7 @@ class Grants:
         held = _Held(reservation, reservation.granted, reservation.at_ms)
         with self._noting:
             self._newest = held
+            held.is_retired = self._is_closed
             if reservation.granted:
                 self._held[reservation.reservation_id] = held
         return held

@@ -62,12 +62,14 @@ class SeriesLedger:
         coded = read_runs(self.coverage.read_lines(series.series_id, first, end))
         return plan_runs((first, end), self.asked_spans(series, job), coded, begins)
 
-    def plan_gaps(self, series: Series, job: Job, intervals_max: int, first: int, end: int) -> list[tuple[int, int]]:
-        """Stretches (start_ms, end_ms) of [first, end) with all that is pending or missing.
+    def plan_gaps(
+        self, series: Series, job: Job, intervals_max: int, first: int, end: int, begins: int
+    ) -> list[tuple[int, int]]:
+        """Stretches (start_ms, end_ms) of [first, end) with all that is pending or missing, from `begins` on.
 
         What lies between two is asked for with them where that costs no request more, at so many intervals each.
         """
-        runs = self.read_runs(series, job, first, end, self.begins(series, job))
+        runs = self.read_runs(series, job, first, end, begins)
         return self.gaps_of(runs, job.timeframe, intervals_max)
 
     def gaps_of(self, runs: Sequence[Run], grid: Timeframe, intervals_max: int) -> list[tuple[int, int]]:

@@ -5,6 +5,7 @@ what of its part is not there, so a part that is run again, or that overlaps wit
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -67,6 +68,7 @@ class BackfillPlan:
     wanted: int
     estimate: Estimate
     parts: Sequence[tuple[int, int]]
+    planned_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,7 @@ class BackfillManager:
             wanted=wanted,
             estimate=estimate(len(pages), weight, wanted, rooms, workers),
             parts=split_range(max(start_ms, wall_ms), end_ms, pages, workers) if pages else (),
+            planned_ms=now_ms,
         )
         if plan.parts:
             self._check_others(plan, self.ledger.series_jobs.list_keeping(series_fields(job)))
@@ -172,12 +175,14 @@ class BackfillManager:
             self.ledger.asked.take_turn(Series(job.exchange, job.symbol, job.timeframe.name).series_id, session)
             keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
             self._check_others(plan, keeping)
-            # One that is done may be ordered again, where something of it is missing again.
+            parts = [self._part(job, plan, start_ms, end_ms) for start_ms, end_ms in plan.parts]
+            # What is done may be ordered again, where something of it is missing again.
+            part_ids = {part["_id"] for part in parts}
             for document in keeping:
-                if backfill_id_of(document) == plan.backfill_id:
+                if backfill_id_of(document) == plan.backfill_id or document["_id"] in part_ids:
                     self.job_manager.delete_within(document, author, session)
-            for start_ms, end_ms in plan.parts:
-                self.job_manager.insert_within(self._part(job, plan, start_ms, end_ms), author, session)
+            for part in parts:
+                self.job_manager.insert_within(part, author, session)
 
         self.database.transact(write)
         return plan
@@ -205,18 +210,22 @@ class BackfillManager:
             if document["status"] in (JobStatus.PAUSED, JobStatus.ERROR):
                 left = self._left(document)
                 pace = {"pace_at": to_datetime(self.database.server_now_ms()), "pace_left": left}
-                self.job_manager.resume(document["_id"], None, author, pace)
+                with suppress(Conflict, NotFound):
+                    self.job_manager.resume(document["_id"], None, author, pace)
         return self.read(backfill_id)
 
     def cancel(self, backfill_id: str, author: Author) -> None:
         """End it; what it has stored stays, and what it had asked for stays known. Raises NotFound."""
         for document in self._parts_of(backfill_id):
-            self.job_manager.delete(document["_id"], None, author, with_candles=False)
+            with suppress(NotFound):
+                self.job_manager.delete(document["_id"], None, author, with_candles=False)
 
     def _each(self, backfill_id: str, status: JobStatus, act: Callable[[str], Any]) -> BackfillProgress:
         for document in self._parts_of(backfill_id):
-            if document["status"] == status:
-                act(document["_id"])
+            # One that ends at this moment has nothing to be paused; one that is gone neither.
+            with suppress(Conflict, NotFound):
+                if document["status"] == status:
+                    act(document["_id"])
         return self.read(backfill_id)
 
     def _parts_of(self, backfill_id: str) -> list[Document]:
@@ -314,8 +323,7 @@ class BackfillManager:
             end_ms=end_ms,
             indicators=tuple(job.indicators),
         )
-        now_ms = self.database.server_now_ms()
-        document = plan_job(new, job.exchange, load_spec(job.exchange), now_ms)
+        document = plan_job(new, job.exchange, load_spec(job.exchange), plan.planned_ms)
         runs = self._runs(job, start_ms, end_ms)
         return {
             **document,

@@ -31,6 +31,7 @@ class PagesAhead:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None) -> None:
+        self._fetcher.stop_ahead()
         with self._changed:
             self._is_left = True
             self._changed.notify_all()

@@ -79,8 +79,9 @@ class RunPlanner:
         known = (grid.ceil(job.start_ms), grid.ceil(job.end_ms))
         next_ms = known[0] if job.cursor_ms is None else grid.close(job.cursor_ms)
         first, end = grid.number(next_ms), grid.number(known[1])
-        gaps = GapPlan(grid, self.ledger.plan_gaps(series, job, page_max, first, end), known)
-        begins = self.ledger.begins(series, job)
+        # Once begun, what the exchange no longer has is asked for: its answer writes that down.
+        begins = self.ledger.begins(series, job) if job.cursor_ms is None else 0
+        gaps = GapPlan(grid, self.ledger.plan_gaps(series, job, page_max, first, end, begins), known)
         is_partial = sum(grid.count(*gap) for gap in gaps.gaps) < end - max(first, begins)
         if job.cursor_ms is None and is_partial:
             self.database.transact(lambda session: self.helpers.note_passed_over(job, session), session)

@@ -254,6 +254,7 @@ class _Run:
     def _store_last(self, pages: list[Page], connector: Connector) -> RunResult:
         """The run's last pages, in the transaction that also ends it."""
         if self._fetcher is not None:
+            self._fetcher.stop_ahead()
             # Nothing more is asked for. Told later, it would find the grant charged whole already.
             self._fetcher.sender.grants.close()
         change, settled = self._plan_change(pages)
@@ -364,8 +365,8 @@ class _Run:
         if self._writer is not None and settled is not None:
             self._writer.land(change, settled, after, session)
             self._writer.note_begins(self._begins_ms, session)
-        if self._writer is not None and ending.status is not None:
-            self._writer.note_left(cursor_ms, session)
+        if job.kind is JobKind.BACKFILL and (ending.status is not None or after["status"] != "active"):
+            runner.helpers.note_left(job, cursor_ms, session)
         runner.runs.append([*lost_runs(job, self._document.get("abandoned", ())), record], session)
         open_run_alerts(runner.alerts, record, ending.outcome, self._lost, session)
         return record

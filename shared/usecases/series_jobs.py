@@ -88,7 +88,9 @@ class SeriesHelpers:
 
     def note_passed_over(self, job: Job, session: ClientSession) -> None:
         """A backfill finds some of its candles stored and does not ask for them: they may lack its indicators."""
-        if list(job.indicators) not in self.series_jobs.list_other_lists(series_fields(job), job.job_id, session):
+        others = self.series_jobs.list_other_lists(series_fields(job), job.job_id, session)
+        # The live job has its history job's list, and has computed nothing of what it passed over.
+        if job.job_id == history_id(job) or list(job.indicators) not in others:
             self.want_enriching(job, job.start_ms, job.end_ms, session)
 
     def take_turn(self, job: Job, session: ClientSession) -> None:

@@ -261,11 +261,6 @@ class PageWriter:
         if begins_ms is not None:
             self.keeper.ledger.asked.note_begins(self.series.series_id, begins_ms, session)
 
-    def note_left(self, cursor_ms: int | None, session: ClientSession) -> None:
-        """Inside the transaction that ends the job, or stops it: a backfill stores nothing more."""
-        if self.job.kind is JobKind.BACKFILL:
-            self.helpers.note_left(self.job, cursor_ms, session)
-
     def note_stored(self, change: Change) -> None:
         """After the commit: counts, and the tail for the next page."""
         totals = self.totals
@@ -301,8 +296,8 @@ class PageWriter:
 
     def _anew(self, change: Change) -> Change:
         """The same candles, compared with what is stored now."""
-        is_repair = self.job.kind is JobKind.REPAIR
-        return self.plan_repair(change.candles) if is_repair else self._against_stored(change.candles)
+        is_raw = self.job.kind is JobKind.REPAIR or self._tail is None
+        return self.plan_repair(change.candles) if is_raw else self._against_stored(change.candles)
 
     def _against_stored(self, page: CandleBatch) -> Change:
         """The same page, compared with what the database holds over its whole span."""

@@ -61,6 +61,12 @@ class WindowsAhead:
         for thread in self._threads:
             thread.join()
 
+    def stop(self) -> None:
+        """Begin no further window."""
+        with self._changed:
+            self._is_stopped = True
+            self._changed.notify_all()
+
     def find(self, window: Window) -> Window:
         """What of the window is asked for next: one of those ahead, or what lies before the next of them."""
         start_ms = next((ahead.new_ms for ahead in self._left(window.new_ms) if ahead.new_ms < window.end_ms), window.end_ms)
@@ -105,8 +111,9 @@ class WindowsAhead:
                 self._begun += 1
             outcome = self._ask(number)
             with self._changed:
-                # Also where nothing had to be sent.
-                self._turn = max(self._turn, number + 1)
+                if outcome is not None:
+                    # Also where nothing had to be sent.
+                    self._turn = max(self._turn, number + 1)
                 if outcome is not None and number >= self._taken:
                     self._outcomes[number] = outcome
                 self._is_stopped = self._is_stopped or not isinstance(outcome, Answer)

@@ -190,7 +190,7 @@ def test_a_backfill_can_be_paused_resumed_and_cancelled(live: AdminApi, exchange
 def test_a_backfill_at_full_speed_can_be_paused_and_cancelled(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
     """Its workers write all the while; who pauses it must not lose against them."""
     exchange_simulator.configure("binance", [(1_000_000, 60_000)])
-    plan = order(live, to="2024-07-01T00:00:00Z", workers=4)
+    plan = order(live, to="2026-01-01T00:00:00Z", workers=4)
     path, ids = f"/v1/backfills/{plan['id']}", chunk_ids(live, plan["id"])
     with ThreadPoolExecutor(4) as pool:
         for verb in ("pause", "DELETE"):

@@ -1,5 +1,6 @@
 """Several windows asked for at once: answers in order, weight in order, nothing sent behind one that had no room."""
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -42,6 +43,8 @@ class ScriptedSender:
             found = self.outcome(number)
             if isinstance(found, TimeIsUp):
                 return found
+            # Connections come up in any order.
+            time.sleep(random.uniform(0, 0.003))
             with in_turn():
                 self.asked.append(number)
                 if isinstance(found, NoRoom):
@@ -93,7 +96,7 @@ def test_no_more_is_under_way_or_in_hand_than_agreed() -> None:
 
 
 @pytest.mark.parametrize("stop", [NoRoom(0, 5_000), TimeIsUp(), ExchangeUnavailable("gone")])
-@pytest.mark.parametrize("at", [0, 1, 7, 20])
+@pytest.mark.parametrize("at", [0, 1, 2, 3, 4, 5, 6, 7, 20])
 def test_what_ends_the_asking_comes_after_all_answers_before_it(stop: Any, at: int) -> None:
     """The earlier ones are slow: they are still under way when the asking ends, and are not thrown away."""
     sender = ScriptedSender(lambda number: 0.05 if number < at else 0.0, lambda n: stop if n == at else answer(n))
