@@ -8,8 +8,9 @@ import requests
 from shared.exchanges.gated_http import GatedAdapter
 
 USER_AGENT: Final = "chandler/0.1.0"
-# As many connections as an instance has threads at most; idle ones cost nothing.
-POOL_SIZE: Final = 16
+# Connections kept to one host: as many as four backfills at once have requests under way. Those above it would be opened
+# anew, handshake and all; idle ones cost nothing.
+POOL_SIZE: Final = 64
 
 
 def open_session() -> requests.Session:

@@ -51,6 +51,44 @@ def encode_candles(candles: CandleBatch, values: Mapping[str, FloatArray]) -> li
     return [document for document in documents if document is not None]
 
 
+class DocumentRun(RawBSONDocument):
+    """Documents end to end, for a command's list of documents, where the driver writes them as if they were one.
+
+    In a message such a list is nothing but documents one after the other (OP_MSG, section of kind 1). An object a document
+    costs the driver and us more than laying out all of them does, and that with Python's lock held.
+    """
+
+    __slots__ = ("_run", "count")
+
+    def __init__(self, run: bytes, count: int) -> None:
+        super().__init__(run[: struct.unpack_from("<i", run)[0]])
+        self._run = run
+        self.count = count
+
+    @property
+    def raw(self) -> bytes:
+        """What the driver writes: all of them."""
+        return self._run
+
+
+def encode_runs(candles: CandleBatch, values: Mapping[str, FloatArray], bytes_max: int) -> list[DocumentRun]:
+    """The documents of `encode_candles` end to end, in runs of at most `bytes_max` where one document is not larger."""
+    names = tuple(values)
+    columns = np.column_stack([values[name] for name in names]) if names else np.empty((len(candles), 0))
+    if not len(candles):
+        return []
+    if bool(np.isnan(columns).any()):
+        documents = [document.raw for document in encode_candles(candles, values)]
+        lot = max(1, bytes_max // max(map(len, documents)))
+        lots = (documents[first : first + lot] for first in range(0, len(documents), lot))
+        return [DocumentRun(b"".join(each), len(each)) for each in lots]
+    page = _lay_out(candles, np.arange(len(candles)), names, columns)
+    lot = max(1, bytes_max // page.shape[1])
+    return [
+        DocumentRun(page[first : first + lot].tobytes(), len(page[first : first + lot])) for first in range(0, len(page), lot)
+    ]
+
+
 def decode_candles(raw: bytes, fields: Sequence[str]) -> tuple[CandleBatch, dict[str, FloatArray]]:
     """Candles from documents one after the other, as bytes and in the order of their times, ascending or descending.
 
@@ -181,6 +219,13 @@ def _rows_by_pattern(is_present: NDArray[np.bool_]) -> list[tuple[NDArray[np.boo
 
 
 def _encode_rows(candles: CandleBatch, rows: NDArray[np.int64], fields: Sequence[str], values: FloatArray) -> list[bytes]:
+    page = _lay_out(candles, rows, fields, values)
+    raw, size = page.tobytes(), page.shape[1]
+    return [raw[start : start + size] for start in range(0, len(raw), size)]
+
+
+def _lay_out(candles: CandleBatch, rows: NDArray[np.int64], fields: Sequence[str], values: FloatArray) -> Bytes:
+    """Their bytes, a document a row."""
     template, offsets = _template(fields)
     page = np.empty((len(rows), len(template)), np.uint8)
     page[:] = np.frombuffer(template, np.uint8)
@@ -189,8 +234,7 @@ def _encode_rows(candles: CandleBatch, rows: NDArray[np.int64], fields: Sequence
         page[:, offset : offset + 8] = column[rows].view(np.uint8).reshape(-1, 8)
     for index, offset in enumerate(offsets[len(columns) :]):
         page[:, offset : offset + 8] = np.ascontiguousarray(values[rows, index], "<f8").view(np.uint8).reshape(-1, 8)
-    raw, size = page.tobytes(), len(template)
-    return [raw[start : start + size] for start in range(0, len(raw), size)]
+    return page
 
 
 def _template(fields: Sequence[str]) -> tuple[bytes, list[int]]:

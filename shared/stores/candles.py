@@ -20,7 +20,7 @@ from shared.domain.candle_columns import CandleColumns, CandleField
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
 from shared.domain.jobs import symbol_slug, to_datetime, to_ms
 from shared.domain.timeframes import IntArray
-from shared.stores.candle_documents import INDICATORS_FIELD, decode_candles, decode_columns, encode_candles
+from shared.stores.candle_documents import INDICATORS_FIELD, decode_candles, decode_columns, encode_candles, encode_runs
 from shared.stores.candle_updates import COMMAND_BYTES_MAX, update_of, value_updates
 from shared.stores.database import Database, Document
 from shared.stores.raw_batches import first_batch
@@ -192,12 +192,14 @@ class CandleStore:
             pymongo.errors.BulkWriteError: one is there already (see database.is_duplicate_key); the transaction is over then.
         """
         collection = self._collection(series)
-        for documents in _commands_full(encode_candles(candles, values)):
+        for run in encode_runs(candles, values, COMMAND_BYTES_MAX):
             answer = collection.database.command(
-                {"insert": collection.name, "documents": documents, "ordered": True}, session=session
+                {"insert": collection.name, "documents": [run], "ordered": True}, session=session
             )
             if answer.get("writeErrors"):
                 raise BulkWriteError(dict(answer))
+            # The transaction must not commit if some driver should not write a run as a whole.
+            assert answer["n"] == run.count, f"{answer['n']} of {run.count} candles were stored"
 
     def replace(self, series: Series, candles: CandleBatch, values: Mapping[str, FloatArray], session: ClientSession) -> None:
         """Store candles in place of what stands under their times; indicator fields of other jobs' lists stay."""

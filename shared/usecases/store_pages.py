@@ -26,6 +26,8 @@ from shared.usecases.series_jobs import SeriesHelpers
 
 # Candles that stand in the way of an insert are read and compared once; more often only if somebody else writes there.
 STORE_TRIES_MAX: Final = 3
+# Later than any candle.
+NEVER_MS: Final = 2**62
 
 T = TypeVar("T")
 BoolArray: TypeAlias = np.ndarray[tuple[int], np.dtype[np.bool_]]
@@ -101,10 +103,12 @@ class PageWriter:
     _gap_end_ms: int | None = None
     _is_tail_given_up: bool = False
     _is_on_new_ground: bool = False  # the candles before the page are others'
+    # Where the first candle behind those stored last lay, as their transaction saw it; 0: it was not looked for.
+    _free_until_ms: int = 0
 
     def go_on(self, job: Job) -> None:
         """From the job's cursor, where somebody has moved it to: what is stored before it is not what was stored last."""
-        self.job, self._tail = job, None
+        self.job, self._tail, self._free_until_ms = job, None, 0
 
     def plan_change(self, page: CandleBatch, window_start_ms: int, new_ms: int) -> Change:
         """What of the page differs from what is stored, from the first difference on, with its indicators.
@@ -123,10 +127,13 @@ class PageWriter:
         is_other_gap, self._gap_end_ms = new_ms != self._gap_end_ms, end_ms
         if not len(page):
             return Change.none()
-        next_ms = self.candles.find_next_open(self.series, int(page.open_ms[0]) - 1)
-        if next_ms is not None and next_ms <= page.open_ms[-1]:
-            self._tail = None
-            return self.plan_repair(page)
+        # Nobody is asked again where the pages before have seen that nothing lies here: should it not be so any more, this
+        # page's own transaction sees it.
+        if is_other_gap or self._free_until_ms <= page.open_ms[-1]:
+            next_ms = self.candles.find_next_open(self.series, int(page.open_ms[0]) - 1)
+            if next_ms is not None and next_ms <= page.open_ms[-1]:
+                self._tail, self._free_until_ms = None, 0
+                return self.plan_repair(page)
         if self._tail is None or is_other_gap:
             self._is_on_new_ground = True
             self._tail = self._reader.read_before(new_ms, self._extra)
@@ -230,7 +237,9 @@ class PageWriter:
         before_ms = int(before[-1]) if len(before) else -1
         next_ms = self.candles.find_next_open(self.series, before_ms, session)
         if next_ms is None or next_ms > last_ms:
+            self._free_until_ms = NEVER_MS if next_ms is None else next_ms
             return next_ms
+        self._free_until_ms = 0
         found = self.candles.read_open_times(self.series, before_ms + 1, last_ms + 1, session)
         if len(np.setdiff1d(found, change.candles.open_ms)) and not self._is_tail_given_up:
             raise TailMoved(self.epoch)

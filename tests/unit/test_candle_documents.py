@@ -5,11 +5,13 @@ from typing import Any
 import bson
 import numpy as np
 import pytest
+from bson.codec_options import DEFAULT_CODEC_OPTIONS
+from pymongo.message import _op_msg
 
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch
 from shared.domain.jobs import to_datetime
 from shared.domain.timeframes import MINUTE_MS
-from shared.stores.candle_documents import LAYOUTS_MAX, decode_candles, decode_columns, encode_candles
+from shared.stores.candle_documents import LAYOUTS_MAX, decode_candles, decode_columns, encode_candles, encode_runs
 
 FIRST_MS = 1_760_000_040_000
 COUNT = 50
@@ -42,6 +44,32 @@ def test_what_was_written_is_read_back_in_the_order_of_time(fields: tuple[str, .
     assert {name: column.tolist() for name, column in columns.items()} == {
         name: column.tolist() for name, column in values.items()
     }
+
+
+@pytest.mark.parametrize("absent_count", [0, 1, 20, COUNT])
+@pytest.mark.parametrize("bytes_max", [1, 1_000, 10**6])
+def test_documents_end_to_end_are_the_same_documents(absent_count: int, bytes_max: int) -> None:
+    candles, values = make_candles(), {"obv": np.arange(COUNT, dtype=float), "ad": np.ones(COUNT)}
+    values["ad"][:absent_count] = np.nan
+    documents = encode_candles(candles, values)
+    runs = encode_runs(candles, values, bytes_max)
+    assert b"".join(run.raw for run in runs) == as_bytes(documents)
+    assert sum(run.count for run in runs) == COUNT
+    assert all(len(run.raw) <= max(bytes_max, len(documents[-1].raw)) for run in runs)
+    assert [len(bson.decode_all(run.raw)) for run in runs] == [run.count for run in runs]
+
+
+def test_the_driver_writes_documents_end_to_end_as_they_are() -> None:
+    candles = make_candles()
+    (run,) = encode_runs(candles, {"obv": np.arange(COUNT, dtype=float)}, 10**6)
+    command = {"insert": "candles", "ordered": True, "documents": [run]}
+    _, message, _, largest = _op_msg(0, command, "test", None, DEFAULT_CODEC_OPTIONS)
+    assert message.endswith(b"documents\x00" + run.raw)
+    assert largest == len(run.raw)
+
+
+def test_nothing_is_written_for_nothing() -> None:
+    assert encode_runs(CandleBatch.empty(), {}, 1_000) == []
 
 
 def test_nothing_is_read_from_nothing() -> None:
