@@ -1,4 +1,4 @@
-"""Fixtures for ticks: see tick_scene.py."""
+"""Fixtures for ticks (see tick_scene.py), and for runs that are overtaken."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,3 +46,20 @@ def open_tick(
     yield open_one
     for one in opened:
         one.close()
+
+
+@pytest.fixture
+def overtake(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Does something when the next run has read and computed everything, and is about to write."""
+
+    def arrange(what: Callable[[], object]) -> None:
+        transact = platform.database.transact
+
+        def overtaken(*args: Any, **options: Any) -> Any:
+            monkeypatch.setattr(platform.database, "transact", transact)
+            what()
+            return transact(*args, **options)
+
+        monkeypatch.setattr(platform.database, "transact", overtaken)
+
+    return arrange

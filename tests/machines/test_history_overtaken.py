@@ -1,7 +1,7 @@
 """Jobs of one series that overtake each other between reading and writing: each scene has left a wrong value or hole once."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
@@ -34,23 +34,6 @@ def simulator(shared_simulator: SimulatorProcess, platform: Platform) -> Simulat
     shared_simulator.configure("binance", WIDE)
     add_connector(platform, base_url=shared_simulator.base_url("binance"), windows=WIDE)
     return shared_simulator
-
-
-@pytest.fixture
-def overtake(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Does something when the next run has read and computed everything, and is about to write."""
-
-    def arrange(what: Callable[[], object]) -> None:
-        transact = platform.database.transact
-
-        def overtaken(*args: Any, **options: Any) -> Any:
-            monkeypatch.setattr(platform.database, "transact", transact)
-            what()
-            return transact(*args, **options)
-
-        monkeypatch.setattr(platform.database, "transact", overtaken)
-
-    return arrange
 
 
 Overtake = Callable[[Callable[[], object]], None]
