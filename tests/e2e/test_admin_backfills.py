@@ -146,7 +146,9 @@ def test_several_workers_at_once_leave_what_one_would(
         outcomes = list(pool.map(lambda job_id: run_once(api.platform, job_id).outcome.value, chunk_ids(api)))
     assert outcomes == ["done"] * 3
     assert api.get(f"/v1/backfills/{ID}")["status"] == "done"
-    run_until_caught_up(api.platform, f"{LIVE_ID}:enrich")
+    # Parts that happened to end one after the other leave nothing to be computed again.
+    if api.get("/v1/jobs?kind=enrich")["items"]:
+        run_until_caught_up(api.platform, f"{LIVE_ID}:enrich")
     assert_truth(api, DEFAULT_INDICATORS if indicators is None else resolve_indicators(indicators))
 
 
