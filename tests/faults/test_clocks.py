@@ -1,9 +1,7 @@
 """Processes whose clocks are ten minutes ahead and ten behind: nothing that is stored, claimed or sent depends on them."""
 
 import json
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -15,10 +13,9 @@ from typing import Any, Final
 
 import jwt
 import pytest
-import requests
 
 from local_emulator.identity import IdentityProvider
-from local_emulator.processes import HOST, Service, Supervisor, free_port
+from local_emulator.processes import Supervisor
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from local_emulator.simulator.truth import true_candles
 from shared.domain.indicators import DEFAULT_INDICATORS
@@ -28,9 +25,10 @@ from shared.errors import Unauthenticated
 from shared.settings import load_settings
 from shared.usecases.authorize import IdentityTokens
 from shared.wiring import Platform
+from tests.deployed import SCHEDULER, TICK, start_functions, tick_caller
 from tests.factories import add_connector, add_job, stored_documents
 from tests.faults.replica_set import wait_until
-from tests.faults.wrong_clock import find_libfaketime, preload_environment, shifted_command
+from tests.faults.wrong_clock import Clock, find_libfaketime
 from tests.replay import assert_series_equals
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -41,33 +39,10 @@ SYMBOLS: Final = ("BTC/USDT", "ETH/USDT", "SOL/USDT", "DOGE/USDT")
 LIMIT: Final = 30
 PERIOD_MS: Final = 2_000
 LEASE_MS: Final = 60_000
-BOOT_LIMIT_S: Final = 60.0
-SCHEDULER: Final = "scheduler@test.iam.gserviceaccount.com"
-TICK: Final = "tick@test.iam.gserviceaccount.com"
 # A stamp of the database's may be this far from our own clock after the longest of these tests; a wrong one is ten minutes off.
 NEAR: Final = timedelta(minutes=5)
 # How long a child has been at work at most when its log is read.
 LOG_AGE_S_MAX: Final = 200.0
-
-
-@dataclass(frozen=True)
-class Clock:
-    """How to start a module with a clock that is `shift_s` ahead."""
-
-    shift_s: float
-    by_libfaketime: bool
-
-    def command(self, module: str, arguments: Sequence[str]) -> list[str]:
-        if self.by_libfaketime:
-            return [sys.executable, "-m", module, *arguments]
-        return shifted_command(self.shift_s, module, arguments)
-
-    def environment(self) -> dict[str, str]:
-        if not self.by_libfaketime:
-            return dict(os.environ)
-        library = find_libfaketime()
-        assert library is not None
-        return preload_environment(library, self.shift_s)
 
 
 @dataclass(frozen=True)
@@ -218,37 +193,6 @@ def provider() -> Iterator[IdentityProvider]:
     started.stop()
 
 
-def start_functions(
-    supervisor: Supervisor, provider: IdentityProvider, uri: str, database: str, folder: Path, tick: Clock, worker: Clock
-) -> tuple[Service, Service]:
-    """Both functions, each a process of its own with its own clock."""
-    ports = {"tick": free_port(), "worker": free_port()}
-    urls = {name: f"http://{HOST}:{port}" for name, port in ports.items()}
-    common = {
-        "MONGODB_URI": uri,
-        "CHANDLER_DATABASE": database,
-        "CHANDLER_CANDLES_DATABASE": database,
-        "CHANDLER_IDENTITY_ISSUER": provider.issuer,
-        "CHANDLER_IDENTITY_JWKS_URL": provider.jwks_url,
-        "CHANDLER_TICK_AUDIENCE": urls["tick"],
-        "CHANDLER_TICK_CALLERS": SCHEDULER,
-        "CHANDLER_WORKER_AUDIENCE": urls["worker"],
-        "CHANDLER_WORKER_CALLERS": TICK,
-        "CHANDLER_WORKER_URL": urls["worker"],
-        "CHANDLER_TICK_BUDGET_S": "1",
-        "GCE_METADATA_HOST": provider.metadata_host(TICK),
-        "THREADS": "8",
-    }
-    services = []
-    for name, clock in (("tick", tick), ("worker", worker)):
-        arguments = ("--target", name, "--host", HOST, "--port", str(ports[name]))
-        argv = tuple(clock.command("functions_framework", arguments))
-        environment = {**clock.environment(), **common}
-        services.append(Service(name, argv, ports[name], environment, folder / f"{name}.log", ROOT))
-    supervisor.start(services, BOOT_LIMIT_S)
-    return services[0], services[1]
-
-
 def run_functions_with_wrong_clocks(
     platform: Platform, provider: IdentityProvider, uri: str, database: str, folder: Path, tick: Clock, worker: Clock
 ) -> None:
@@ -261,15 +205,11 @@ def run_functions_with_wrong_clocks(
         supervisor = Supervisor()
         stack.callback(supervisor.stop)
         tick_service, worker_service = start_functions(supervisor, provider, uri, database, folder, tick, worker)
-        session = stack.enter_context(requests.Session())
-        session.trust_env = False
+        call_tick = stack.enter_context(tick_caller(provider, tick_service))
         goal_ms = last_closed_ms(platform.database.server_now_ms())
 
         def tick_once() -> bool:
-            headers = {"Authorization": f"Bearer {provider.token(SCHEDULER, tick_service.url)}"}
-            response = session.post(tick_service.url, headers=headers, timeout=60)
-            assert response.status_code == 200, response.text
-            report = response.json()
+            report = call_tick()
             refused = [event for event in events(tick_service.log_path) if event["event"] == "worker_not_started"]
             assert (report["given_back"], refused) == (0, []), "the worker does not let the tick in"
             return has_come_to(platform, goal_ms)

@@ -15,6 +15,7 @@ import runpy
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +46,44 @@ def preload_environment(library: Path, shift_s: float) -> dict[str, str]:
         # Without it, waits on the monotonic clock end at once, and mongod spins.
         "FAKETIME_FORCE_MONOTONIC_FIX": "0",
     }
+
+
+def movable_environment(library: Path, file: Path) -> dict[str, str]:
+    """The same with a clock that is as far ahead as `move_clock` has last written into that file, a second or two later."""
+    return {
+        **{name: value for name, value in preload_environment(library, 0).items() if name != "FAKETIME"},
+        "FAKETIME_TIMESTAMP_FILE": str(file),
+        # Not read at each look at the clock (FAKETIME_NO_CACHE): mongod under load comes to hang for good with that.
+        "FAKETIME_CACHE_DURATION": "1",
+    }
+
+
+def move_clock(file: Path, shift_s: float) -> None:
+    """From now on the clock that reads this file is so far ahead of the host's."""
+    fresh = file.with_suffix(".new")
+    fresh.write_text(f"{shift_s:+.3f}\n")
+    # At once: nobody reads half a number.
+    fresh.replace(file)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """How to start a module with a clock that is `shift_s` ahead."""
+
+    shift_s: float
+    by_libfaketime: bool = False
+
+    def command(self, module: str, arguments: Sequence[str]) -> list[str]:
+        if self.by_libfaketime or not self.shift_s:
+            return [sys.executable, "-m", module, *arguments]
+        return shifted_command(self.shift_s, module, arguments)
+
+    def environment(self) -> dict[str, str]:
+        if not self.by_libfaketime:
+            return dict(os.environ)
+        library = find_libfaketime()
+        assert library is not None
+        return preload_environment(library, self.shift_s)
 
 
 def shift_clocks(shift_s: float) -> None:
