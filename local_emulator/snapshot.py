@@ -9,7 +9,8 @@ from typing import Any, Final
 from pymongo.database import Database as MongoDatabase
 
 from shared.domain.connectors import booked_windows, windows_of
-from shared.domain.jobs import KEEPING_KINDS, to_ms
+from shared.domain.job_ranges import format_ms
+from shared.domain.jobs import KEEPING_KINDS, JobKind, to_ms
 from shared.domain.rates import charge_ms
 from shared.domain.timeframes import TIMEFRAMES
 
@@ -36,7 +37,10 @@ class ConnectorRow:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job. `progress` from 0 (its start) to 1 (now); `lag_ms` since the first candle that is not stored here has closed."""
+    """A job. `progress` from 0 (its start) to 1 (now); `lag_ms` since the first candle that is not stored here has closed.
+
+    `stretch` is what a backfill covers, like `2026-01-01 … 2026-02-01`; empty for a live job.
+    """
 
     job_id: str
     exchange: str
@@ -49,6 +53,7 @@ class JobRow:
     last_run_ms: int | None
     indicators: tuple[str, ...]
     error: str
+    stretch: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +135,7 @@ def _job_row(document: Document, last_run_at: datetime | None, now_ms: int) -> J
         last_run_ms=None if last_run_at is None else max(0, now_ms - to_ms(last_run_at)),
         indicators=tuple(str(indicator.get("as") or indicator.get("name")) for indicator in document.get("indicators", ())),
         error=str(last_error.get("message") or last_error.get("code") or ""),
+        stretch="" if end_at is None else f"{_moment(start_ms)} … {_moment(end_ms)}",
     )
 
 
@@ -141,7 +147,14 @@ def _state(document: Document, is_behind: bool, now_ms: int) -> str:
         return "running"
     if document.get("attempt", 0):
         return "retrying"
+    if document["kind"] == JobKind.BACKFILL:
+        return "waiting"
     return "behind" if is_behind else "live"
+
+
+def _moment(at_ms: int) -> str:
+    """Without the time where it is midnight."""
+    return format_ms(at_ms)[:16].replace("T", " ").removesuffix(" 00:00")
 
 
 def _progress(done_ms: int, whole_ms: int) -> float:

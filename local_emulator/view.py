@@ -192,7 +192,9 @@ def _jobs(rows: tuple[JobRow, ...], rows_max: int) -> RenderableType:
     # The only one that gives way on a narrow terminal.
     table.add_column("indicators", overflow="ellipsis", max_width=40)
     # Those that need a look come first when not all fit.
-    order = sorted(rows, key=lambda row: (row.state == "live", row.job_id)) if len(rows) > rows_max else rows
+    is_crowded = len(rows) > rows_max
+    # What is done can wait, and of too many those that are as they should be.
+    order = sorted(rows, key=lambda row: (row.state == "done", is_crowded and row.state == "live", row.job_id))
     for row in order[:rows_max]:
         bar = ProgressBar(total=1.0, completed=row.progress, width=14, complete_style="cyan", finished_style="green")
         progress = Table.grid(padding=(0, 1))
@@ -202,12 +204,12 @@ def _jobs(rows: tuple[JobRow, ...], rows_max: int) -> RenderableType:
             row.timeframe,
             Text(row.state, style=STATE_STYLES.get(row.state, "")),
             progress,
-            _span(row.lag_ms),
+            "-" if row.stretch else _span(row.lag_ms),
             f"{row.candles:,}",
             "-" if row.last_run_ms is None else f"{_span(row.last_run_ms)} ago",
             Text(row.error, style="red", no_wrap=True)
             if row.error
-            else Text(_listed(row.indicators), style="dim", no_wrap=True),
+            else Text(row.stretch or _listed(row.indicators), style="dim", no_wrap=True),
         )
     if len(rows) > rows_max:
         table.add_row(f"[dim]… {len(rows) - rows_max} more[/]")
