@@ -96,6 +96,8 @@ def jobs_of(platform: Platform) -> list[Books]:
 
 def is_at_end(job: Books) -> bool:
     """Caught up or done, and nobody at work on it."""
+    if job["kind"] != "live":
+        return bool(job["status"] == "done")
     has_all = job["cursor"]["last_ts"] is not None and job["cursor"]["last_ts"].timestamp() * 1000 >= END_MS - MINUTE_MS
     return has_all and "claim_id" not in job["lock"]
 

@@ -48,6 +48,11 @@ PAGES_MAX: Final = 12
 Document = dict[str, Any]
 
 
+def is_on_its_way(job: Document, now_ms: int) -> bool:
+    """Whether somebody may be at work on it."""
+    return "claim_id" in job["lock"] and to_ms(job["lock"]["expires_at"]) > now_ms
+
+
 @dataclass
 class World:
     """The processes, and what time it is."""
@@ -102,7 +107,8 @@ class World:
         Runs that are on their way end first, if they were not killed.
         """
         if not were_killed:
-            wait_until(lambda: not any("claim_id" in job["lock"] for job in self.jobs()), self.told)
+            # One that was killed before keeps its lease, until that has run out and somebody claims its job.
+            wait_until(lambda: not any(is_on_its_way(job, self.now_ms()) for job in self.jobs()), self.told)
         self.rest()
         period_ms, phase_ms = until_ms
         by_ms += (phase_ms - self.now_ms() - by_ms) % period_ms
