@@ -134,6 +134,7 @@ class Grants:
                             held.sent += 1
                     if not is_settled:
                         return reservation
+                    self._settle(held)
                 event("grant_is_void", "WARNING", granted=reservation.granted, is_late=reservation.is_late())
         raise StorageUnavailable(
             f"{LATE_GRANTS_MAX} grants came later than their use-by of {self.use_by_ms} ms: MongoDB answers too slowly "

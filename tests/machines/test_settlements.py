@@ -1,6 +1,7 @@
 """What became of a grant is told at the next call: unused weight is free again, once; what was sent counts from its arrival."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from shared.usecases.grants import Grants, NoRoom, Refused
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector
+from tests.waiting import wait_until
 
 MINUTE_MS = 60_000
 
@@ -124,6 +126,20 @@ def test_the_holder_settles_what_it_used_and_a_request_without_an_answer_stays_c
     # Room for the clock of another member that becomes primary.
     assert entries[0]["t"] >= first.at_ms + SKEW_MS
     assert entries[-1]["t"] >= second.charged_ms
+
+
+def test_a_request_that_waits_for_its_moment_is_not_sent_once_its_run_has_ended(platform: Platform) -> None:
+    """Its weight is given back, and others may have sent in its place."""
+    add_connector(platform, windows=[(1, 2_000)])
+    grants = Grants(platform.limits, platform.connectors.get_connector("binance"), 3_000)
+    grants.note_answer(grants.acquire(1, 1))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(grants.acquire, 1, 1)
+        wait_until(lambda: booked(platform) == 2)
+        grants.close()
+        with pytest.raises(Refused):
+            waiting.result()
+    assert reserve(platform.limits, 1).granted == 1
 
 
 def test_a_grant_that_is_used_up_is_settled_with_the_last_answer_under_way(platform: Platform, limits: RateLimitStore) -> None:
