@@ -192,7 +192,9 @@ def test_a_backfill_can_be_paused_resumed_and_cancelled(live: AdminApi, exchange
 def test_a_backfill_at_full_speed_can_be_paused_and_cancelled(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
     """Its workers write all the while; who pauses it must not lose against them."""
     exchange_simulator.configure("binance", [(1_000_000, 60_000)])
-    plan = order(live, to="2026-01-01T00:00:00Z", workers=4)
+    assert live.call("PATCH", "/v1/connectors/binance", {"rate_limit": 1_000_000}).status_code == 200
+    # Eight years, so that no part is done before it is paused.
+    plan = order(live, **{"from": "2018-01-01T00:00:00Z"}, to="2026-01-01T00:00:00Z", workers=4)
     path, ids = f"/v1/backfills/{plan['id']}", chunk_ids(live, plan["id"])
     with ThreadPoolExecutor(4) as pool:
         for verb in ("pause", "DELETE"):
