@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Final, TypeAlias
@@ -71,13 +72,21 @@ class WindowsAhead:
 
     def find(self, window: Window) -> Window:
         """What of the window is asked for next: one of those ahead, or what lies before the next of them."""
-        start_ms = next((ahead.new_ms for ahead in self._left(window.new_ms) if ahead.new_ms < window.end_ms), window.end_ms)
-        if start_ms > window.new_ms:
-            return Window(window.start_ms, window.new_ms, start_ms, window.closed_end_ms)
-        return self._windows[self._taken]
+        with self._changed:
+            # Those that turned out not to be needed are passed over.
+            while self._taken < len(self._windows) and self._windows[self._taken].new_ms < window.new_ms:
+                self._outcomes.pop(self._taken, None)
+                self._taken += 1
+            self._changed.notify_all()
+        ahead = self._windows[self._taken] if self._taken < len(self._windows) else None
+        if ahead is None or ahead.new_ms >= window.end_ms:
+            return window
+        if ahead.new_ms > window.new_ms:
+            return replace(window, end_ms=ahead.new_ms)
+        return ahead
 
     def take(self, window: Window) -> Answer | Refusal | TimeIsUp | None:
-        """What became of a window that `find` gave; None: it is not one of those ahead, or no longer.
+        """What became of a window that `find` gave; None: it is not one of those ahead.
 
         Raises what its request has raised.
         """
@@ -86,22 +95,16 @@ class WindowsAhead:
             return None
         with self._changed:
             # One that was begun before a later window stopped them all is still under way.
-            self._changed.wait_for(lambda: number in self._outcomes or self._is_left)
-            outcome = self._outcomes.pop(number, None)
+            self._changed.wait_for(lambda: number in self._outcomes or self._is_left or self._is_never_begun(number))
+            outcome = self._outcomes.pop(number, TimeIsUp())
             self._taken = number + 1
             self._changed.notify_all()
         if isinstance(outcome, Exception):
             raise outcome
-        return TimeIsUp() if outcome is None else outcome
+        return outcome
 
-    def _left(self, from_ms: int) -> Iterator[Window]:
-        """Those not taken yet; the ones before `from_ms` are passed over."""
-        with self._changed:
-            while self._taken < len(self._windows) and self._windows[self._taken].new_ms < from_ms:
-                self._outcomes.pop(self._taken, None)
-                self._taken += 1
-            self._changed.notify_all()
-        yield from self._windows[self._taken : self._taken + 1]
+    def _is_never_begun(self, number: int) -> bool:
+        return self._is_stopped and number >= self._begun
 
     def _work(self) -> None:
         while True:
@@ -114,10 +117,10 @@ class WindowsAhead:
             outcome = self._ask(number)
             with self._changed:
                 if outcome is not None:
-                    # Also where nothing had to be sent.
+                    # Also where nothing had to be sent. But a window that was stopped gives its turn to nobody.
                     self._turn = max(self._turn, number + 1)
-                if outcome is not None and number >= self._taken:
-                    self._outcomes[number] = outcome
+                if number >= self._taken:
+                    self._outcomes[number] = TimeIsUp() if outcome is None else outcome
                 self._is_stopped = self._is_stopped or not isinstance(outcome, Answer)
                 self._changed.notify_all()
 

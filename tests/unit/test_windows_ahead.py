@@ -133,6 +133,29 @@ def test_leaving_waits_for_what_is_under_way_and_ends_a_taker() -> None:
     assert sender.open_count == 0
 
 
+def test_a_taker_is_not_left_waiting_for_a_window_that_a_stop_kept_from_being_asked() -> None:
+    """A run that is paused, or has lost its lease, first stops the asking and waits for its taker, and only then leaves."""
+    connected = threading.Event()
+
+    class Connecting(ScriptedSender):
+        def fetch(self, window: Window, pages_left: int, in_turn: Callable[[], AbstractContextManager[None]]) -> Any:
+            connected.wait(LIMIT_S)
+            return super().fetch(window, pages_left, in_turn)
+
+    sender = Connecting(lambda _: 0.0, answer)
+    with WindowsAhead(sender, windows_of(40)) as ahead:  # type: ignore[arg-type]
+        taker_got: list[Any] = []
+        taker = threading.Thread(target=lambda: taker_got.extend(take_all(ahead, 1)), daemon=True)
+        taker.start()
+        ahead.stop()
+        connected.set()
+        taker.join(2.0)
+        assert taker_got == [TimeIsUp()]
+        # Nor for one that nobody has begun.
+        assert ahead.take(ahead.find(Window(30 * PAGE_MS, 30 * PAGE_MS, 40 * PAGE_MS, 10**15))) == TimeIsUp()
+    assert sender.asked == []
+
+
 def test_a_window_that_turned_out_shorter_is_completed_before_the_next() -> None:
     sender = ScriptedSender(lambda _: 0.0, answer)
     with WindowsAhead(sender, windows_of(3)) as ahead:  # type: ignore[arg-type]
