@@ -1,14 +1,13 @@
 """What a backfill will cost, how it is split between workers, and how far it has come. Pure; times are UTC ms."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from shared.domain.jobs import JobStatus
 from shared.domain.rates import KEPT_FOR_LIVE_PERCENT, RateWindow
-from shared.domain.timeframes import Timeframe
 
 # Below so many requests a second worker would hardly have begun when the first one is done.
 REQUESTS_PER_WORKER_MIN: Final = 50
@@ -56,17 +55,6 @@ class Estimate:
     weight: int
     seconds: float | None
     bound: Bound | None
-
-
-def split_pages(gaps: Sequence[tuple[int, int]], page_max: Callable[[int], int], grid: Timeframe) -> list[tuple[int, int]]:
-    """The gaps [start_ms, end_ms) as what single requests ask for; `page_max`: start_ms -> intervals of one."""
-    pages: list[tuple[int, int]] = []
-    for start_ms, end_ms in gaps:
-        while start_ms < end_ms:
-            page_end_ms = min(end_ms, grid.shift(start_ms, page_max(start_ms)))
-            pages.append((start_ms, page_end_ms))
-            start_ms = page_end_ms
-    return pages
 
 
 def estimate(requests: int, weight: int, intervals: int, rooms: Sequence[LimitRoom], workers: int) -> Estimate:

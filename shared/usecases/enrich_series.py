@@ -145,11 +145,9 @@ class _Work:
 
         def write(session: ClientSession) -> str:
             status = self._write(seq, left, opens_ms, changed, session)
-            if count and len(self.enricher.candles.read_open_times(self.series, start_ms, last_ms + 1, session)) != count:
-                # Stored since it was read, by a backfill: it continues from values that are replaced here.
-                raise StaleAdded
-            if count < CHUNK and self.enricher.candles.find_next_open(self.series, last_ms, session) is not None:
-                # Since it was read: its values continue from those that are replaced here.
+            until_ms = FOREVER_MS if count < CHUNK else last_ms + 1
+            if len(self.enricher.candles.read_open_times(self.series, start_ms, until_ms, session)) != count:
+                # Stored since it was read, in its middle or behind it: those values continue from the ones replaced here.
                 raise StaleAdded
             return status
 

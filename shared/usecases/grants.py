@@ -105,7 +105,7 @@ class Grants:
         """Hold `weight` for one request that is sent at once on return. If none is held, up to `want` is asked for.
 
         Raises:
-            Refused: no room soon, or the connector is paused.
+            Refused: no room soon, the connector is paused, or it was closed, also meanwhile.
             StorageUnavailable: the database is away, or answers too slowly for its grants to be used.
         """
         with self._asking:
@@ -127,14 +127,15 @@ class Grants:
                     time.sleep(pause_s)
                 if not self._is_void(reservation):
                     with self._noting:
-                        # It may have been settled while this waited.
-                        is_settled = held.is_retired
-                        if not is_settled:
+                        # It may have been given back while this waited, and be somebody else's by now.
+                        is_closed = self._is_closed
+                        if not is_closed:
                             held.left -= weight
                             held.sent += 1
-                    if not is_settled:
+                    if not is_closed:
                         return reservation
                     self._settle(held)
+                    continue
                 event("grant_is_void", "WARNING", granted=reservation.granted, is_late=reservation.is_late())
         raise StorageUnavailable(
             f"{LATE_GRANTS_MAX} grants came later than their use-by of {self.use_by_ms} ms: MongoDB answers too slowly "

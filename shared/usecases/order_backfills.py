@@ -18,7 +18,6 @@ from shared.domain.backfills import (
     decide_workers,
     estimate,
     eta_seconds,
-    split_pages,
     split_range,
     status_of,
     workers_of_use,
@@ -29,6 +28,7 @@ from shared.domain.indicators import cumulative_fields
 from shared.domain.job_ranges import EARLIEST_MS, format_ms
 from shared.domain.jobs import Job, JobKind, JobStatus, to_datetime, to_ms
 from shared.domain.timeframes import TIMEFRAMES, Timeframe
+from shared.domain.windows import GapPlan
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.exchanges.catalog import load_spec
 from shared.exchanges.client import ExchangeClient
@@ -123,7 +123,7 @@ class BackfillManager:
         Raises:
             NotFound: no such job.
             Conflict: another backfill of the series that is not done wants some of the same.
-            InvalidRequest: names `from` or `to`: not in order, not in the past, or before what the exchange has.
+            InvalidRequest: names `from` or `to`: not in order, not in the past, or before anything was traded.
         """
         now_ms = self.database.server_now_ms()
         job = Job.from_document(self.jobs.get(job_id))
@@ -134,10 +134,11 @@ class BackfillManager:
         page_max = partial(client.page_max, grid.name)
         kept = client.spec.history_of(grid.name)
         wall_ms = 0 if kept is None else grid.shift(grid.floor(now_ms), -kept)
+        begins_ms = max(wall_ms, grid.open_at(self.ledger.begins(_series_of(job), job)))
         runs = self._runs(job, start_ms, end_ms, wall_ms)
-        gaps = self.ledger.gaps_of(runs, grid, page_max(start_ms))
-        pages = split_pages(gaps, page_max, grid)
-        wanted = sum(run.end - run.first for run in runs if run.state in WANTED_STATES)
+        gaps = GapPlan(grid, self.ledger.gaps_of(runs, grid, page_max(start_ms)))
+        pages = [(page.new_ms, page.end_ms) for page in gaps.windows_ahead(None, page_max, now_ms)]
+        wanted = _wanted_of(runs)
         weight = sum(client.weight(grid.name, grid.count(*page)) for page in pages)
         has_cumulative = bool(cumulative_fields(self.spec_lists.resolve(job.indicators)))
         rooms = self._rooms(connector, client, now_ms)
@@ -152,7 +153,7 @@ class BackfillManager:
             counts=count_states(runs),
             wanted=wanted,
             estimate=estimate(len(pages), weight, wanted, rooms, workers),
-            parts=split_range(max(start_ms, wall_ms), end_ms, pages, workers) if pages else (),
+            parts=split_range(max(start_ms, begins_ms), end_ms, pages, workers) if pages else (),
             planned_ms=now_ms,
         )
         if plan.parts:
@@ -172,7 +173,7 @@ class BackfillManager:
         job = Job.from_document(self.jobs.get(job_id))
 
         def write(session: ClientSession) -> None:
-            self.ledger.asked.take_turn(Series(job.exchange, job.symbol, job.timeframe.name).series_id, session)
+            self.ledger.asked.take_turn(_series_of(job).series_id, session)
             keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
             self._check_others(plan, keeping)
             parts = [self._part(job, plan, start_ms, end_ms) for start_ms, end_ms in plan.parts]
@@ -263,11 +264,11 @@ class BackfillManager:
         grid = job.timeframe
         start_ms = grid.ceil(job.start_ms) if job.cursor_ms is None else grid.close(job.cursor_ms)
         runs = self._runs(job, start_ms, grid.ceil(job.end_ms))
-        return sum(run.end - run.first for run in runs if run.state in WANTED_STATES)
+        return _wanted_of(runs)
 
     def _runs(self, job: Job, start_ms: int, end_ms: int, wall_ms: int = 0) -> list[Run]:
         """The states of these intervals; before `wall_ms` the exchange has nothing any more."""
-        grid, series = job.timeframe, Series(job.exchange, job.symbol, job.timeframe.name)
+        grid, series = job.timeframe, _series_of(job)
         if start_ms >= end_ms:
             return []
         begins = max(self.ledger.begins(series, job), grid.number(wall_ms))
@@ -303,8 +304,9 @@ class BackfillManager:
         for document in keeping:
             if document["kind"] != JobKind.BACKFILL or document["status"] == JobStatus.DONE:
                 continue
-            reached_at = document["cursor"]["last_ts"] or document["start_at"]
-            if to_ms(reached_at) < plan.end_ms and to_ms(document["end_at"]) > plan.start_ms:
+            cursor_at = document["cursor"]["last_ts"]
+            next_ms = to_ms(document["start_at"]) if cursor_at is None else plan.timeframe.close(to_ms(cursor_at))
+            if next_ms < plan.end_ms and to_ms(document["end_at"]) > plan.start_ms:
                 other = backfill_id_of(document)
                 raise Conflict(
                     f"backfill {other} asks for some of these intervals already; see GET /v1/backfills/{other}, "
@@ -328,7 +330,7 @@ class BackfillManager:
         return {
             **document,
             "backfill_id": plan.backfill_id,
-            "wanted": sum(run.end - run.first for run in runs if run.state in WANTED_STATES),
+            "wanted": _wanted_of(runs),
             "expected_s": plan.estimate.seconds,
         }
 
@@ -339,9 +341,17 @@ def backfill_id_of(document: Document) -> str:
 
 
 def _id_of(job: Job, start_ms: int, end_ms: int) -> str:
-    series_id = Series(job.exchange, job.symbol, job.timeframe.name).series_id
     first, end = (format_ms(at_ms)[:16].replace("-", "").replace(":", "") for at_ms in (start_ms, end_ms))
-    return f"{series_id}:backfill:{first}-{end}"
+    return f"{_series_of(job).series_id}:backfill:{first}-{end}"
+
+
+def _series_of(job: Job) -> Series:
+    return Series(job.exchange, job.symbol, job.timeframe.name)
+
+
+def _wanted_of(runs: Sequence[Run]) -> int:
+    """How many of the intervals a backfill asks for."""
+    return sum(run.end - run.first for run in runs if run.state in WANTED_STATES)
 
 
 def _all_of(document: Document) -> int:

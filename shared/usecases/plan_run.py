@@ -36,15 +36,6 @@ class RunPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class MovedOn:
-    """A live job that was brought to the market's end. `lost`: what the exchange no longer has of what it passed over."""
-
-    job: Job
-    windows: WindowPlan
-    lost: tuple[int, int] | None
-
-
-@dataclass(frozen=True, slots=True)
 class RunPlanner:
     """Plans the runs of jobs."""
 
@@ -66,7 +57,7 @@ class RunPlanner:
         """What a run asks for, from the job's cursor on."""
         grid, page_max = job.timeframe, client.spec.candles.limit_of(job.timeframe.name)
         if job.kind is JobKind.LIVE:
-            return RunPlan(RangePlan(grid, max(job.start_ms, job.follows_ms or 0), None))
+            return RunPlan(plan_live(job))
         if job.kind is JobKind.REPAIR:
             # What is younger may yet be published.
             end = grid.number(grid.closed_end(clock.now_ms() - connector.publish_grace_ms))
@@ -95,22 +86,18 @@ class RunPlanner:
         grid = job.timeframe
         return grid.count(grid.close(cursor_ms), grid.closed_end(now_ms)) > CATCH_UP_PAGES_MAX * page_max
 
-    def move_on(self, job: Job, fence: int, client: ExchangeClient, now_ms: int, session: ClientSession) -> MovedOn:
-        """Bring a live job to the market's end.
+    def move_on(self, job: Job, fence: int, client: ExchangeClient, now_ms: int, session: ClientSession) -> Job:
+        """Bring a live job to the market's end; returns it as it is then.
 
         Raises LeaseLost.
         """
         assert job.cursor_ms is not None
         grid = job.timeframe
-        next_ms, closed_end_ms = grid.close(job.cursor_ms), grid.closed_end(now_ms)
-        follows_ms = grid.shift(closed_end_ms, -client.spec.candles.limit_of(grid.name))
+        follows_ms = grid.shift(grid.closed_end(now_ms), -client.spec.candles.limit_of(grid.name))
         moved = replace(job, cursor_ms=grid.shift(follows_ms, -1), follows_ms=follows_ms)
         self.database.transact(lambda session: self._write_move(job, moved, fence, session), session)
-        kept = client.spec.history_of(grid.name)
-        wall_ms = 0 if kept is None else grid.shift(closed_end_ms, -kept)
-        event("moved_on", job_id=job.job_id, from_ms=next_ms, follows_ms=follows_ms)
-        lost = (next_ms, min(wall_ms, follows_ms)) if wall_ms > next_ms else None
-        return MovedOn(moved, RangePlan(grid, follows_ms, None), lost)
+        event("moved_on", job_id=job.job_id, from_ms=grid.close(job.cursor_ms), follows_ms=follows_ms)
+        return moved
 
     def _write_move(self, job: Job, moved: Job, fence: int, session: ClientSession) -> None:
         """Let the job go on from where it is now to follow, and its series' history job ask for what is between."""
@@ -135,3 +122,8 @@ class RunPlanner:
                 first, end = each.asked_span
                 self.ledger.asked.add_asked(series_id, grid.open_at(first), grid.open_at(end), session)
         self.helpers.want_history(job, grid.close(job.cursor_ms), moved.follows_ms, session)
+
+
+def plan_live(job: Job) -> RangePlan:
+    """All that has closed, from where the job itself asks on."""
+    return RangePlan(job.timeframe, max(job.start_ms, job.follows_ms or 0), None)

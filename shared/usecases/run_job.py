@@ -27,7 +27,7 @@ from shared.usecases.fetch_pages import NothingDue, Page, PageFetcher
 from shared.usecases.grants import Grants
 from shared.usecases.keep_ledger import LedgerKeeper, SeriesLedger, Settled
 from shared.usecases.pages_ahead import PagesAhead
-from shared.usecases.plan_run import RunPlanner
+from shared.usecases.plan_run import RunPlanner, plan_live
 from shared.usecases.resolve_specs import SpecLists
 from shared.usecases.run_alerts import open_run_alerts
 from shared.usecases.run_endings import Ending, RunEndings, RunLimits
@@ -230,11 +230,9 @@ class _Run:
         begins_ms = self._job.begins_ms or self._begins_ms
         job = replace(self._job, cursor_ms=self._cursor_ms, begins_ms=begins_ms)
         moved = self._runner.planner.move_on(job, self._fence, self._fetcher.sender.client, now_ms, self._session)
-        self._job, self._plan, self._cursor_ms = moved.job, moved.windows, moved.job.cursor_ms
-        self._fetcher.go_on(moved.job, moved.windows)
-        self._writer.go_on(moved.job)
-        if moved.lost is not None:
-            self._note_lost(*moved.lost)
+        self._job, self._plan, self._cursor_ms = moved, plan_live(moved), moved.cursor_ms
+        self._fetcher.go_on(moved, self._plan)
+        self._writer.go_on(moved)
 
     def _store(self, pages: list[Page]) -> str:
         """Pages that are not the run's last, in one transaction. Returns the job's status."""

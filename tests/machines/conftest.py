@@ -1,4 +1,4 @@
-"""Fixtures for ticks (see tick_scene.py), and for runs that are overtaken."""
+"""Fixtures for ticks (see tick_scene.py), for one simulated Binance, and for runs that are overtaken."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from local_emulator.identity import IdentityProvider
+from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from shared.wiring import Platform
-from tests.factories import make_platform
+from tests.factories import add_connector, make_platform
+from tests.machines.series_scene import NOW_MS, WIDE
 from tests.machines.tick_scene import ACCOUNT, ONE_PASS_S, Receiver
 
 
@@ -63,3 +65,20 @@ def overtake(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Callable[[C
         monkeypatch.setattr(platform.database, "transact", overtaken)
 
     return arrange
+
+
+@pytest.fixture(scope="module")
+def shared_simulator(request: pytest.FixtureRequest) -> Iterator[SimulatorProcess]:
+    """One for all tests of a module, of the market that its `SEED` makes. Files with more exchanges have their own."""
+    with start_simulator(freeze_at_ms=NOW_MS, seed=request.module.SEED) as running:
+        yield running
+
+
+@pytest.fixture
+def simulator(shared_simulator: SimulatorProcess, platform: Platform) -> SimulatorProcess:
+    """Frozen at NOW_MS, without faults and with all the weight one can use; `binance` points at it."""
+    shared_simulator.set_faults()
+    shared_simulator.clock(now_ms=NOW_MS)
+    shared_simulator.configure("binance", WIDE)
+    add_connector(platform, base_url=shared_simulator.base_url("binance"), windows=WIDE)
+    return shared_simulator

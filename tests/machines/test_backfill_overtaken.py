@@ -1,18 +1,18 @@
 """Backfills that are overtaken, or stop in the middle: each scene has left wrong values for good, or a false ledger, once."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
 import pytest
 
-from local_emulator.simulator.process import SimulatorProcess, start_simulator
+from local_emulator.simulator.process import SimulatorProcess
 from local_emulator.simulator.truth import true_candles
 from shared.domain.indicators import DEFAULT_INDICATORS, IndicatorSpec, resolve_indicators
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
-from tests.factories import add_connector, add_job, run_once, run_until_caught_up, run_until_settled, stored_documents
-from tests.machines.series_scene import CLOSED_MS, NOW_MS, WIDE, back, counts, hide
+from tests.factories import add_job, run_once, run_until_caught_up, run_until_settled, stored_documents
+from tests.machines.series_scene import CLOSED_MS, back, counts, hide
 from tests.replay import assert_series_equals
 
 SEED: Final = 72
@@ -20,20 +20,6 @@ AUTHOR: Final = Author("me", "admin", "test")
 LIVE: Final = "binance:BTC-USDT:1m"
 ALL: Final = 100
 Overtake = Callable[[Callable[[], object]], None]
-
-
-@pytest.fixture(scope="module")
-def shared_simulator() -> Iterator[SimulatorProcess]:
-    with start_simulator(freeze_at_ms=NOW_MS, seed=SEED) as running:
-        yield running
-
-
-@pytest.fixture
-def simulator(shared_simulator: SimulatorProcess, platform: Platform) -> SimulatorProcess:
-    shared_simulator.set_faults()
-    shared_simulator.configure("binance", WIDE)
-    add_connector(platform, base_url=shared_simulator.base_url("binance"), windows=WIDE)
-    return shared_simulator
 
 
 @pytest.fixture

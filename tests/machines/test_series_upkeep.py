@@ -1,13 +1,12 @@
 """Edits of jobs and what they mean for the series: its ledger, its repair and enrich jobs, and values that are stale."""
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
 
-from local_emulator.simulator.process import SimulatorProcess, start_simulator
+from local_emulator.simulator.process import SimulatorProcess
 from local_emulator.simulator.truth import true_candles
 from shared.domain.coverage import TRIES_MAX
 from shared.domain.indicators import DEFAULT_INDICATORS, IndicatorSpec, resolve_indicators
@@ -17,26 +16,11 @@ from shared.usecases.manage_jobs import JobChanges
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_once, run_until_caught_up, stored_documents
-from tests.machines.series_scene import CLOSED_MS, NOW_MS, WIDE, back, counts, hide
+from tests.machines.series_scene import CLOSED_MS, WIDE, back, counts, hide
 from tests.replay import assert_series_equals
 
 SEED: Final = 31
 AUTHOR: Final = Author("me", "admin", "test")
-
-
-@pytest.fixture(scope="module")
-def shared_simulator() -> Iterator[SimulatorProcess]:
-    with start_simulator(freeze_at_ms=NOW_MS, seed=SEED) as running:
-        yield running
-
-
-@pytest.fixture
-def simulator(shared_simulator: SimulatorProcess, platform: Platform) -> SimulatorProcess:
-    shared_simulator.set_faults()
-    shared_simulator.clock(now_ms=NOW_MS)
-    shared_simulator.configure("binance", WIDE)
-    add_connector(platform, base_url=shared_simulator.base_url("binance"), windows=WIDE)
-    return shared_simulator
 
 
 def assert_truth(

@@ -1,7 +1,5 @@
 """What a backfill costs and how it is split: nothing is left out, nobody is given more than the others, no limit is ignored."""
 
-import math
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +13,6 @@ from shared.domain.backfills import (
     decide_workers,
     estimate,
     eta_seconds,
-    split_pages,
     split_range,
     status_of,
     workers_of_use,
@@ -23,6 +20,7 @@ from shared.domain.backfills import (
 from shared.domain.jobs import JobStatus
 from shared.domain.rates import RateWindow
 from shared.domain.timeframes import MINUTE_MS, TIMEFRAMES
+from shared.domain.windows import GapPlan
 
 GRID = TIMEFRAMES["1m"]
 BINANCE = RateWindow(6_000, 60_000)
@@ -38,20 +36,10 @@ def gaps_of(steps: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return gaps
 
 
-@given(lengths, st.integers(1, 2_000))
-def test_pages_hold_all_of_the_gaps_and_no_more(steps: list[tuple[int, int]], page_max: int) -> None:
-    gaps = gaps_of(steps)
-    pages = split_pages(gaps, lambda _: page_max, GRID)
-    assert all(0 < end - start <= page_max * MINUTE_MS for start, end in pages)
-    opens = [open_ms for start, end in pages for open_ms in range(start, end, MINUTE_MS)]
-    assert opens == [open_ms for start, end in gaps for open_ms in range(start, end, MINUTE_MS)]
-    assert len(pages) == sum(math.ceil(length / page_max) for _, length in steps)
-
-
 @given(lengths, st.integers(1, WORKERS_MAX))
 def test_parts_follow_each_other_and_have_as_many_pages(steps: list[tuple[int, int]], workers: int) -> None:
     gaps = gaps_of(steps)
-    pages = split_pages(gaps, lambda _: 100, GRID)
+    pages = [(page.new_ms, page.end_ms) for page in GapPlan(GRID, gaps).windows_ahead(None, lambda _: 100, 10**12)]
     end_ms = gaps[-1][1] + MINUTE_MS
     parts = split_range(0, end_ms, pages, workers)
     assert len(parts) == min(workers, len(pages))
