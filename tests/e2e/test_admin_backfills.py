@@ -1,6 +1,7 @@
 """Backfills by the admin API: what one would cost, its chunks, its progress, pause, resume, cancel, and wrong orders."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from local_emulator.simulator.process import SimulatorProcess
 from local_emulator.simulator.truth import true_candles
 from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
 from shared.domain.jobs import to_ms
-from shared.domain.timeframes import MINUTE_MS
+from shared.domain.timeframes import HOUR_MS, MINUTE_MS
 from shared.errors import Conflict, LeaseLost
 from shared.usecases.order_backfills import BackfillOrder
 from shared.usecases.record_changes import Author
@@ -294,6 +295,24 @@ def test_two_orders_of_the_same_intervals_are_not_taken_at_once(live: AdminApi) 
         assert ID in refused.json["detail"]
     beside = {"from": "2024-01-04T00:00:00Z", "to": "2024-01-05T00:00:00Z"}
     assert live.call("POST", PATH, beside, role="operator").status_code == 201
+
+
+def test_what_lies_behind_a_running_backfill_can_be_ordered_again(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
+    """Up to its cursor it asks for nothing more; an hour there was hidden, and is missing."""
+    limits = replace(live.platform.runner.run_limits, pages_max=1)
+    object.__setattr__(live.platform.runner, "run_limits", limits)
+    hide = {"exchange": "binance", "kind": "hide", "from_ms": START_MS + HOUR_MS, "to_ms": START_MS + 2 * HOUR_MS}
+    exchange_simulator.set_faults(hide)
+    order(live)
+    (job_id,) = chunk_ids(live)
+    assert run_once(live.platform, job_id).outcome.value == "more"
+    exchange_simulator.set_faults()
+    cursor_ms = to_ms(live.platform.jobs.get(job_id)["cursor"]["last_ts"])
+    behind = {"from": START_MS, "to": cursor_ms + MINUTE_MS}
+    again = live.call("POST", PATH, behind, role="operator")
+    assert (again.status_code, again.json["wanted"]) == (201, 60), again.text
+    further = {"from": START_MS, "to": cursor_ms + 2 * MINUTE_MS, "dry_run": True}
+    assert live.call("POST", PATH, further, role="operator").status_code == 409
 
 
 def test_of_orders_that_come_at_once_only_one_is_taken(live: AdminApi) -> None:

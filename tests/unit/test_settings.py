@@ -1,6 +1,8 @@
 """Settings: what is empty, wrong or secret."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +119,11 @@ def test_each_exchange_can_have_a_database_of_its_own() -> None:
 def test_settings_do_not_change_once_read() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load_settings().lease_ms = 1  # type: ignore[misc]
+
+
+def test_readme_names_the_default_of_each_setting() -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+    told: dict[str, str] = dict(re.findall(r"^\| `CHANDLER_([A-Z0-9_]+)` \| `([^`]*)` \|", readme, re.MULTILINE))
+    assert len(told) > 8
+    for name, default in told.items():
+        assert json.dumps(Settings.model_fields[name.lower()].default).removesuffix(".0") == default, name
