@@ -6,8 +6,9 @@ Four parts, all in one run; the last line is one JSON object with what they give
 
 - At the exchange's limit: 100 ms away and at Binance's rate (6,000 weight a minute, a page weighs 2), for two windows
   (`benchmarks/ingest_limit.py`). `candles_per_s`, and `of_exchange_limit`: the weight that the exchange has seen of what it
-  allows. With `--quick` a window is 900 weight in 9 s instead of 6,000 in a minute, on both sides: the same rate, but each
-  margin of 100 ms weighs nearly seven times as much as it does at Binance.
+  allows. A window is 2,000 weight in 20 s (with `--quick` 900 in 9 s) instead of 6,000 in a minute, on both sides: the same
+  rate, but each margin of 100 ms weighs three to seven times as much as it does at Binance. (Minutes of windows would need
+  more candles than there were minutes since Binance began.)
 - At full speed: no latency and no limit that binds, by turns with `insert_many` alone of the same documents into the same kind
   of collection, and with the script that a user would write with ccxt, TA-Lib and pymongo upserts (no rate limit, no lease, no
   audit, no resume). `worker_per_s`, `script_per_s`, `bare_insert_per_s` (medians), and the ratios `over_script` and
@@ -65,7 +66,7 @@ class Size:
 
 
 QUICK: Final = Size(45_000, 3, 9)
-FULL: Final = Size(100_000, 5, 60)
+FULL: Final = Size(100_000, 5, 20)
 
 
 @dataclass(frozen=True)

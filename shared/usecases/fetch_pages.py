@@ -79,6 +79,11 @@ class PageFetcher:
         if self._ahead is not None:
             self._ahead.stop()
 
+    def hurry(self) -> None:
+        """The pages so far are stored, and the next one is waited for."""
+        if self._ahead is not None:
+            self._ahead.hurry()
+
     def go_on(self, job: Job, plan: WindowPlan) -> None:
         """From the job's cursor, where somebody has moved it to."""
         self.job, self.plan, self._cursor_ms = job, plan, job.cursor_ms

@@ -48,6 +48,8 @@ class PagesAhead:
             ExchangeError, StorageUnavailable: what ended the fetching, after all pages before it have been taken.
         """
         with self._changed:
+            if not self._ready:
+                self._fetcher.hurry()
             self._changed.wait_for(lambda: self._ready)
             pages: list[Page] = []
             candles_count = 0

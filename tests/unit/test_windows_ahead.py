@@ -17,7 +17,7 @@ from shared.errors import ExchangeUnavailable
 from shared.exchanges.pages import empty_page
 from shared.usecases.grants import NoRoom
 from shared.usecases.send_requests import Answer, TimeIsUp
-from shared.usecases.windows_ahead import AHEAD_MAX, IN_FLIGHT_MAX, WindowsAhead
+from shared.usecases.windows_ahead import AHEAD_MAX, IN_FLIGHT_FIRST, IN_FLIGHT_MAX, WindowsAhead
 
 GRID = TIMEFRAMES["1m"]
 PAGE_MS = 10 * MINUTE_MS
@@ -78,6 +78,8 @@ def take_all(ahead: WindowsAhead, count: int) -> Iterator[Any]:
 def test_answers_come_in_order_whichever_is_first(delays: list[int]) -> None:
     sender = ScriptedSender(lambda number: delays[number] / 1000, answer)
     with WindowsAhead(sender, windows_of(len(delays))) as ahead:  # type: ignore[arg-type]
+        ahead.hurry()
+        ahead.hurry()
         taken = [each.sent_ms for each in take_all(ahead, len(delays))]
     assert taken == sender.asked == list(range(len(delays)))
     assert sender.open_most <= IN_FLIGHT_MAX
@@ -93,6 +95,28 @@ def test_no_more_is_under_way_or_in_hand_than_agreed() -> None:
         time.sleep(0.05)
         assert len(sender.asked) == AHEAD_MAX
         assert len(list(take_all(ahead, 100))) == 100
+
+
+def test_more_are_under_way_only_where_somebody_waits_for_them() -> None:
+    release = threading.Event()
+    sender = ScriptedSender(lambda _: float(not release.wait(LIMIT_S)), answer)
+
+    def most_after(hurries: int) -> int:
+        for _ in range(hurries):
+            ahead.hurry()
+        deadline = time.monotonic() + 0.3
+        while sender.open_most < IN_FLIGHT_MAX and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert sender.in_flight_max == sender.open_most
+        return sender.open_most
+
+    with WindowsAhead(sender, windows_of(40)) as ahead:  # type: ignore[arg-type]
+        assert most_after(0) == IN_FLIGHT_FIRST
+        assert most_after(1) == 2 * IN_FLIGHT_FIRST
+        assert most_after(5) == IN_FLIGHT_MAX
+        release.set()
+        assert [each.sent_ms for each in take_all(ahead, 40)] == list(range(40))
+        assert sender.open_most == IN_FLIGHT_MAX
 
 
 @pytest.mark.parametrize("stop", [NoRoom(0, 5_000), TimeIsUp(), ExchangeUnavailable("gone")])
