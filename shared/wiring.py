@@ -40,6 +40,7 @@ from shared.usecases.authorize import IdentityTokens, UserTokens
 from shared.usecases.collect_metrics import MetricsCollector
 from shared.usecases.dispatch_due_jobs import Dispatcher, TickLimits
 from shared.usecases.enrich_series import SeriesEnricher
+from shared.usecases.find_beginning import BeginningFinder
 from shared.usecases.keep_ledger import SeriesLedger
 from shared.usecases.manage_connectors import ConnectorManager
 from shared.usecases.manage_jobs import JobManager
@@ -52,6 +53,7 @@ from shared.usecases.resolve_alert import AlertResolver
 from shared.usecases.resolve_specs import SpecLists
 from shared.usecases.run_endings import RunLimits
 from shared.usecases.run_job import JobRunner
+from shared.usecases.send_requests import RequestSenders
 from shared.usecases.series_jobs import SeriesHelpers
 from shared.usecases.series_upkeep import SeriesUpkeep
 from shared.usecases.shared_grants import SharedGrants
@@ -215,11 +217,14 @@ class Platform:
             database=self.database,
             connectors=self.connectors,
             leases=self.leases,
-            limits=SharedGrants(self.database),
+            senders=RequestSenders(
+                SharedGrants(self.database), self.open_exchange, settings.worker_wait_ms_max, random.Random()
+            ),
             candles=self.candles,
             ledger=self.ledger,
             helpers=self.helpers,
             planner=RunPlanner(self.database, self.leases, self.ledger, self.helpers, settings.lease_ms),
+            finder=BeginningFinder(self.database, self.ledger, self.candles),
             enricher=SeriesEnricher(
                 self.database,
                 self.series_jobs,
@@ -232,7 +237,6 @@ class Platform:
             revisions=self.revisions,
             runs=self.runs,
             alerts=self.alerts,
-            open_exchange=self.open_exchange,
             run_limits=RunLimits(
                 settings.lease_ms, settings.worker_pages_max, settings.worker_wait_ms_max, settings.attempts_max
             ),

@@ -16,6 +16,7 @@ from shared.exchanges.rows import Market
 from shared.exchanges.transport import BeforeSend
 from shared.stores.rate_limits import RateLimitStore
 from shared.usecases.grants import Grants, NoRoom, Refused
+from shared.usecases.send_requests import OpenExchange
 
 T = TypeVar("T")
 
@@ -27,8 +28,6 @@ SYMBOLS_KEPT_S: Final = 3_600
 SYMBOLS_REFRESH_S: Final = 60
 # Connectors come in tens; this only bounds what an instance may hold.
 LISTS_MAX: Final = 100
-
-OpenExchange = Callable[[Connector, Callable[[], int]], ExchangeClient]
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,9 +41,8 @@ from shared.usecases.keep_ledger import WANTED_STATES, SeriesLedger
 from shared.usecases.manage_jobs import JobManager, NewJob, plan_job
 from shared.usecases.record_changes import Author
 from shared.usecases.resolve_specs import SpecLists
+from shared.usecases.send_requests import OpenExchange
 from shared.usecases.series_jobs import series_fields
-
-OpenExchange = Callable[[Connector, Callable[[], int]], ExchangeClient]
 
 
 @dataclass(frozen=True, slots=True)

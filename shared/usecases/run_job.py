@@ -1,7 +1,6 @@
 """Run one job: claim in hand, fetch its pages within the limit, store them enriched, and say when it runs next."""
 
 import random
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,19 +11,17 @@ from shared.domain.connectors import Connector, ConnectorStatus
 from shared.domain.jobs import Job, JobKind, RunOutcome, run_id_of, to_datetime, to_ms
 from shared.domain.windows import WindowPlan
 from shared.errors import ConfigurationError, EnrichmentFailed, ExchangeError, InvalidRequest, NotFound, StorageUnavailable
-from shared.exchanges.client import ExchangeClient
 from shared.stores.alerts import AlertStore
 from shared.stores.candles import CandleStore, Series
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document, storage_errors
 from shared.stores.job_leases import JobLeases
-from shared.stores.rate_limits import RateLimitStore
 from shared.stores.revisions import RevisionStore
 from shared.stores.runs import RunStore
 from shared.telemetry import bound, event
 from shared.usecases.enrich_series import SeriesEnricher
 from shared.usecases.fetch_pages import NothingDue, Page, PageFetcher
-from shared.usecases.grants import Grants
+from shared.usecases.find_beginning import BeginningFinder
 from shared.usecases.keep_ledger import LedgerKeeper, SeriesLedger, Settled
 from shared.usecases.pages_ahead import PagesAhead
 from shared.usecases.plan_run import RunPlanner, plan_live
@@ -32,7 +29,7 @@ from shared.usecases.resolve_specs import SpecLists
 from shared.usecases.run_alerts import open_run_alerts
 from shared.usecases.run_endings import Ending, RunEndings, RunLimits
 from shared.usecases.run_records import error_document, kept_facts, lost_runs, spent_fields, stored_fields
-from shared.usecases.send_requests import PAGE_RESERVE_MS, FetchTotals, RequestSender
+from shared.usecases.send_requests import PAGE_RESERVE_MS, FetchTotals, RequestSender, RequestSenders
 from shared.usecases.series_jobs import SeriesHelpers
 from shared.usecases.settle_slots import RunSlots
 from shared.usecases.store_pages import Change, PageWriter, StoreTotals
@@ -41,8 +38,6 @@ LOGGED_FIELDS: Final = ("outcome", "pages", "requests", "candles", "revised", "e
 
 # A repair or backfill gives its place to others after this long: there are fewer places than jobs that are far behind.
 TURN_MS: Final = 15_000
-
-OpenExchange = Callable[[Connector, Callable[[], int]], ExchangeClient]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +57,16 @@ class JobRunner:
     database: Database
     connectors: ConnectorStore
     leases: JobLeases
-    limits: RateLimitStore
+    senders: RequestSenders
     candles: CandleStore
     ledger: SeriesLedger
     helpers: SeriesHelpers
     planner: RunPlanner
+    finder: BeginningFinder
     enricher: SeriesEnricher
     revisions: RevisionStore
     runs: RunStore
     alerts: AlertStore
-    open_exchange: OpenExchange
     run_limits: RunLimits
     rng: random.Random
     spec_lists: SpecLists
@@ -117,6 +112,7 @@ class _Run:
         self._endings = RunEndings(self._job, runner.run_limits, runner.rng)
         self._cursor_ms = self._job.cursor_ms
         self._connector: Connector | None = None
+        self._sender: RequestSender | None = None
         self._fetcher: PageFetcher | None = None
         self._writer: PageWriter | None = None
         self._keeper: LedgerKeeper | None = None
@@ -141,14 +137,20 @@ class _Run:
             if connector.status is ConnectorStatus.PAUSED:
                 return self._finish(self._endings.paused(self._clock.now_ms(), self._attempt()))
             with storage_errors():
-                self._open(connector)
+                lease = Deadline.after(limits.lease_ms / 1000)
+                sender = self._runner.senders.open(self._job, connector, self._clock, self._deadline.earlier(lease))
+                self._sender = sender
+                step = self._runner.finder.look(self._job, sender)
+                if step is not None:
+                    return self._end_without_page(step, connector)
+                self._open(connector, sender)
                 return self._follow(connector)
         except (ExchangeError, EnrichmentFailed, ConfigurationError, InvalidRequest, NotFound, StorageUnavailable) as exc:
             # MongoDB perhaps is back already; if not, the lease runs out by itself.
             return self._finish(self._endings.failed(exc, self._clock.now_ms(), self._attempt()))
         finally:
-            if self._fetcher is not None:
-                self._fetcher.sender.grants.close()
+            if self._sender is not None:
+                self._sender.grants.close()
 
     def _enrich(self) -> RunResult:
         """The run of a job that asks nothing of the exchange."""
@@ -156,16 +158,15 @@ class _Run:
             done = self._runner.enricher.run(self._job, self._fence, self._session, self._deadline)
             return self._finish(self._endings.enriched(done, self._clock.now_ms()))
 
-    def _open(self, connector: Connector) -> None:
-        runner, job = self._runner, self._job
+    def _open(self, connector: Connector, sender: RequestSender) -> None:
+        runner, job, client = self._runner, self._job, sender.client
         specs = runner.spec_lists.resolve(job.indicators)
         series = Series(job.exchange, job.symbol, job.timeframe.name)
         runner.candles.ensure_collection(series)
         helpers = runner.helpers
-        client = runner.open_exchange(connector, self._clock.now_ms)
         planned = runner.planner.plan(job, series, connector, client, self._clock, self._session)
         self._plan, self._begins_ms = planned.windows, planned.begins_ms
-        if planned.begins_ms is not None:
+        if planned.begins_ms is not None and client.spec.history_of(job.timeframe.name) is not None:
             self._note_lost(job.start_ms, planned.begins_ms)
         self._page_max = client.spec.candles.limit_of(job.timeframe.name)
         self._keeper = LedgerKeeper(job, series, runner.ledger, runner.candles, helpers)
@@ -184,16 +185,6 @@ class _Run:
             revisions=runner.revisions,
             clock=self._clock,
             epoch=self._document.get("epoch", 0),
-        )
-        sender = RequestSender(
-            job,
-            connector,
-            client,
-            runner.limits,
-            Grants(runner.limits, connector, runner.run_limits.wait_ms_max, is_live=job.kind is JobKind.LIVE),
-            self._clock,
-            self._deadline.earlier(Deadline.after(runner.run_limits.lease_ms / 1000)),
-            runner.rng,
         )
         self._fetcher = PageFetcher(job, self._plan, sender)
 
@@ -386,7 +377,7 @@ class _Run:
             "finished_at": to_datetime(finished_ms),
             "outcome": ending.outcome.value,
             "pages": self._pages,
-            **spent_fields(self._fetcher.sender.totals if self._fetcher else FetchTotals()),
+            **spent_fields(self._sender.totals if self._sender else FetchTotals()),
             **stored_fields(self._writer.totals if self._writer else StoreTotals(), change),
             "cursor_before": self._document["cursor"]["last_ts"],
             "cursor_after": None if cursor_ms is None else to_datetime(cursor_ms),

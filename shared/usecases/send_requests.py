@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
 from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import Connector
-from shared.domain.jobs import Job
+from shared.domain.jobs import Job, JobKind
 from shared.domain.rates import Reservation, charge_ms
 from shared.domain.windows import Window
 from shared.errors import ExchangeThrottled, PlatformError, Retry
@@ -19,6 +19,8 @@ from shared.exchanges.pages import FetchedPage
 from shared.stores.rate_limits import RateLimitStore
 from shared.telemetry import event
 from shared.usecases.grants import Grants, Refusal, Refused
+
+OpenExchange: TypeAlias = Callable[[Connector, Callable[[], int]], ExchangeClient]
 
 FETCH_TRIES_MAX: Final = 3
 RETRY_BASE_MS: Final = 250
@@ -152,3 +154,19 @@ class RequestSender:
             tolerated = 0 if used > limit * NEARLY_FULL_SHARE else limit * FOREIGN_USAGE_SHARE
             if used > reservation.used + tolerated:
                 self.limits.record_usage(self.connector.connector_id, period_ms, used, charge_ms(self.connector.windows))
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSenders:
+    """Makes the sender of each run. `wait_ms_max`: a run that has to wait longer for the limit gives its place back."""
+
+    limits: RateLimitStore
+    open_exchange: OpenExchange
+    wait_ms_max: int
+    rng: random.Random
+
+    def open(self, job: Job, connector: Connector, clock: ServerClock, deadline: Deadline) -> RequestSender:
+        """The sender of one run of that job, with grants of its own, which have to be closed."""
+        client = self.open_exchange(connector, clock.now_ms)
+        grants = Grants(self.limits, connector, self.wait_ms_max, is_live=job.kind is JobKind.LIVE)
+        return RequestSender(job, connector, client, self.limits, grants, clock, deadline, self.rng)
