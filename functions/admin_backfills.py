@@ -8,42 +8,44 @@ from functions.admin_call import Call, Route
 from functions.admin_models import BackfillCreate, NoQuery, parse_body, parse_query
 from functions.admin_views import View, ms_view, to_json
 from functions.gateway import respond
-from shared.domain.jobs import to_datetime
+from shared.domain.jobs import JobStatus
 from shared.usecases.authorize import Role
-from shared.usecases.order_backfills import BackfillPlan, BackfillProgress, PartProgress
+from shared.usecases.order_backfills import BackfillProgress, PartProgress
 
 SHARE_DIGITS: Final = 4
+# The status of what a dry run tells.
+PLANNED: Final = "planned"
+PLAN_FIELDS: Final = ("counts", "requests", "weight", "expected_seconds", "bound_by", "holes")
 
 
 def _create(call: Call) -> Response:
     body = parse_body(call.request, BackfillCreate)
     backfills, order = call.platform.backfills, body.to_order()
     if body.dry_run:
-        return respond({**_plan_view(backfills.plan(call.target_id, order)), "dry_run": True})
-    plan = backfills.create(call.target_id, order, call.author)
-    if not plan.parts:
+        return respond(_view(backfills.preview(call.target_id, order)))
+    made = backfills.create(call.target_id, order, call.author)
+    if not made.parts:
         # Nothing was made: all of it is there.
-        return respond({**_plan_view(plan), "dry_run": False})
-    location = f"/v1/backfills/{plan.backfill_id}"
-    return respond({**_plan_view(plan), "dry_run": False}, 201, {"Location": location})
+        return respond(_view(made))
+    return respond(_view(made), 201, {"Location": f"/v1/backfills/{made.backfill_id}"})
 
 
 def _list(call: Call) -> Response:
     parse_query(call.request, NoQuery)
-    return respond({"items": [_progress_view(call, each) for each in call.platform.backfills.list_of(call.target_id)]})
+    return respond({"items": [_view(each) for each in call.platform.backfills.list_of(call.target_id)]})
 
 
 def _get(call: Call) -> Response:
     parse_query(call.request, NoQuery)
-    return respond(_progress_view(call, call.platform.backfills.read(call.target_id)))
+    return respond(_view(call.platform.backfills.read(call.target_id)))
 
 
 def _pause(call: Call) -> Response:
-    return respond(_progress_view(call, call.platform.backfills.pause(call.target_id, call.author)))
+    return respond(_view(call.platform.backfills.pause(call.target_id, call.author)))
 
 
 def _resume(call: Call) -> Response:
-    return respond(_progress_view(call, call.platform.backfills.resume(call.target_id, call.author)))
+    return respond(_view(call.platform.backfills.resume(call.target_id, call.author)))
 
 
 def _cancel(call: Call) -> Response:
@@ -52,55 +54,54 @@ def _cancel(call: Call) -> Response:
     return Response(status=204)
 
 
-def _plan_view(plan: BackfillPlan) -> View:
-    """What an order comes to. `chunks` are the parts that workers run at once; none, if nothing is to be asked for."""
-    return {
-        "id": plan.backfill_id,
-        "job_id": plan.job_id,
-        "timeframe": plan.timeframe.name,
-        "from": ms_view(plan.start_ms),
-        "to": ms_view(plan.end_ms),
-        "intervals": sum(plan.counts.values()),
-        "counts": {state.value: count for state, count in plan.counts.items()},
-        "wanted": plan.wanted,
-        "requests": plan.estimate.requests,
-        "weight": plan.estimate.weight,
-        "expected_seconds": plan.estimate.seconds,
-        "bound_by": None if plan.estimate.bound is None else plan.estimate.bound.value,
-        "chunks": [{"from": ms_view(start_ms), "to": ms_view(end_ms)} for start_ms, end_ms in plan.parts],
-    }
+def _view(progress: BackfillProgress) -> View:
+    """A backfill: `left` of the `wanted` intervals; `eta_at` None: it stands still, or nothing can be told yet.
 
-
-def _progress_view(call: Call, progress: BackfillProgress) -> View:
-    """How far it has come: `left` of the `wanted` intervals; `eta_at` None: it stands still, or nothing can be told yet."""
+    `plan` is what it came to when it was ordered, with `holes` that it leaves beside candles that are there; None for what a
+    live job has passed over.
+    """
     documents = [part.document for part in progress.parts]
     wanted, left, eta_s = progress.wanted, progress.left, progress.eta_s
-    now_ms = call.platform.database.server_now_ms()
-    eta_at = None if eta_s is None or not left else to_json(to_datetime(now_ms + round(eta_s * 1000)))
+    eta_at = None if eta_s is None or not left else ms_view(progress.now_ms + round(eta_s * 1000))
+    is_done = progress.status is JobStatus.DONE
+    finished = [document["done_at"] for document in documents if document.get("done_at")]
+    plan = None if progress.plan is None else {name: progress.plan[name] for name in PLAN_FIELDS}
     return {
         "id": progress.backfill_id,
-        "status": progress.status.value,
-        "waiting_for": "connector_paused" if progress.is_connector_paused else None,
-        "connector_id": documents[0]["connector_id"],
-        "symbol": documents[0]["symbol"],
-        "timeframe": documents[0]["timeframe"],
-        "from": to_json(min(document["start_at"] for document in documents)),
-        "to": to_json(max(document["end_at"] for document in documents)),
+        "job_id": progress.job.job_id,
+        "connector_id": progress.job.connector_id,
+        "symbol": progress.job.symbol,
+        "timeframe": progress.job.timeframe.name,
+        "from": ms_view(progress.start_ms),
+        "to": ms_view(progress.end_ms),
+        "status": PLANNED if progress.status is None else progress.status.value,
+        "waiting_for": _waiting_for(progress),
         "wanted": wanted,
         "left": left,
         "share": 1.0 if not wanted else round((wanted - left) / wanted, SHARE_DIGITS),
+        "candles": sum(document["totals"].get("candles", 0) for document in documents),
         "eta_seconds": eta_s,
         "eta_at": eta_at,
-        "candles": sum(document["totals"].get("candles", 0) for document in documents),
-        "chunks": [_part_view(part) for part in progress.parts],
+        "created_at": None if progress.status is None or not documents else to_json(min(d["created_at"] for d in documents)),
+        "finished_at": to_json(max(finished)) if is_done and finished else None,
+        "plan": to_json(plan),
+        "chunks": [_part_view(part, progress.status is None) for part in progress.parts],
     }
 
 
-def _part_view(part: PartProgress) -> View:
+def _waiting_for(progress: BackfillProgress) -> str | None:
+    """What keeps an active backfill from getting on, as far as a person can change it."""
+    if progress.is_connector_paused:
+        return "connector_paused"
+    is_any_paused = any(part.document["status"] == JobStatus.PAUSED for part in progress.parts)
+    return "chunk_paused" if is_any_paused and progress.status is JobStatus.ACTIVE else None
+
+
+def _part_view(part: PartProgress, is_planned: bool) -> View:
     document = part.document
     return {
         "job_id": document["_id"],
-        "status": document["status"],
+        "status": PLANNED if is_planned else document["status"],
         "from": to_json(document["start_at"]),
         "to": to_json(document["end_at"]),
         "last_ts": to_json(document["cursor"]["last_ts"]),

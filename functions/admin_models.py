@@ -21,7 +21,7 @@ from shared.domain.indicators import INDICATORS_MAX
 from shared.domain.jobs import PRIORITIES, JobKind, JobStatus, to_ms
 from shared.errors import InvalidRequest
 from shared.usecases.manage_jobs import JobChanges, NewJob
-from shared.usecases.order_backfills import BackfillOrder
+from shared.usecases.plan_backfills import BackfillOrder
 from shared.usecases.read_candles import CandleRequest
 
 PAGE_DEFAULT: Final = 100

@@ -9,6 +9,7 @@
       LeaseLost               another worker owns the job: stop at once, write nothing more
       RateLimitReached LATER  our own limiter has no room; nothing was sent
       StorageUnavailable LATER
+        StorageBusy LATER       MongoDB is well, but others keep writing what this would change
       EnrichmentFailed LATER
       ConfigurationError      names the setting or document field to mend
       NotInstalled            501; an optional library is not there; names the list of requirements that has it
@@ -183,6 +184,12 @@ class StorageUnavailable(PlatformError):
     code = "storage_unavailable"
     http_status = 503
     retry = Retry.LATER
+
+
+class StorageBusy(StorageUnavailable):
+    """Others write the same documents all the time, and this could not come between; nothing was changed."""
+
+    code = "storage_busy"
 
 
 class EnrichmentFailed(PlatformError):

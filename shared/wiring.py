@@ -45,6 +45,7 @@ from shared.usecases.keep_ledger import SeriesLedger
 from shared.usecases.manage_connectors import ConnectorManager
 from shared.usecases.manage_jobs import JobManager
 from shared.usecases.order_backfills import BackfillManager
+from shared.usecases.plan_backfills import BackfillPlanner
 from shared.usecases.plan_run import RunPlanner
 from shared.usecases.raise_alerts import AlertSender
 from shared.usecases.read_candles import CandleReader
@@ -305,10 +306,17 @@ class Platform:
             self.connectors,
             self.jobs,
             self.ledger,
-            JobSummaries(self.database),
             self.job_manager,
-            self.open_exchange,
-            SpecLists(),
+            BackfillPlanner(
+                self.database,
+                self.connectors,
+                self.jobs,
+                self.ledger,
+                self.candles,
+                JobSummaries(self.database),
+                self.open_exchange,
+                SpecLists(),
+            ),
         )
 
     @cached_property

@@ -23,7 +23,7 @@ from pymongo.errors import (
     WTimeoutError,
 )
 
-from shared.errors import ConfigurationError, StorageUnavailable
+from shared.errors import ConfigurationError, StorageBusy, StorageUnavailable
 from shared.settings import Settings
 
 Document = dict[str, Any]
@@ -56,6 +56,7 @@ DUPLICATE_KEY: Final = 11000
 TRANSIENT_CODES: Final = frozenset(
     {6, 7, 24, 50, 89, 91, 112, 133, 189, 251, 262, 462, 9001, 10107, 11600, 11601, 11602, 13435, 13436}
 )
+WRITE_CONFLICT: Final = 112
 AUTHENTICATION_CODES: Final = frozenset({13, 18, 8000})
 
 T = TypeVar("T")
@@ -77,6 +78,8 @@ def storage_errors() -> Iterator[None]:
     except OperationFailure as exc:
         if exc.code in AUTHENTICATION_CODES:
             raise ConfigurationError(f"MONGODB_URI: MongoDB refused the user: {_brief(exc)}") from exc
+        if exc.code == WRITE_CONFLICT:
+            raise StorageBusy("others keep writing what this would change; nothing was changed, try it again") from exc
         if exc.timeout or exc.code in TRANSIENT_CODES or exc.has_error_label("TransientTransactionError"):
             raise StorageUnavailable(f"MongoDB could not do it now: {_brief(exc)}") from exc
         raise

@@ -6,68 +6,33 @@ what of its part is not there, so a part that is run again, or that overlaps wit
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pymongo.client_session import ClientSession
 
-from shared.domain.backfills import (
-    Estimate,
-    LimitRoom,
-    decide_workers,
-    estimate,
-    eta_seconds,
-    split_range,
-    status_of,
-    workers_of_use,
-)
-from shared.domain.connectors import Connector, ConnectorStatus, booked_windows
-from shared.domain.coverage import IntervalState, Run, count_states
-from shared.domain.indicators import cumulative_fields
-from shared.domain.job_ranges import EARLIEST_MS, format_ms
-from shared.domain.jobs import Job, JobKind, JobStatus, to_datetime, to_ms
-from shared.domain.timeframes import TIMEFRAMES, Timeframe
-from shared.domain.windows import GapPlan
-from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.domain.backfills import eta_seconds, status_of
+from shared.domain.connectors import ConnectorStatus
+from shared.domain.jobs import Job, JobKind, JobStatus, job_id_of, to_datetime, to_ms
+from shared.domain.timeframes import TIMEFRAMES
+from shared.errors import Conflict, NotFound
 from shared.exchanges.catalog import load_spec
-from shared.exchanges.client import ExchangeClient
-from shared.stores.candles import Series
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document
-from shared.stores.job_summaries import JobSummaries
 from shared.stores.jobs import JobStore
-from shared.usecases.keep_ledger import WANTED_STATES, SeriesLedger
+from shared.usecases.keep_ledger import SeriesLedger
 from shared.usecases.manage_jobs import JobManager, NewJob, plan_job
+from shared.usecases.plan_backfills import (
+    BackfillOrder,
+    BackfillPlan,
+    BackfillPlanner,
+    backfill_id_of,
+    check_others,
+    series_of,
+    wanted_of,
+)
 from shared.usecases.record_changes import Author
-from shared.usecases.resolve_specs import SpecLists
-from shared.usecases.send_requests import OpenExchange
 from shared.usecases.series_jobs import series_fields
-
-
-@dataclass(frozen=True, slots=True)
-class BackfillOrder:
-    """[start_ms, end_ms) to be asked for; `end_ms` None: up to the last closed interval. `workers` None: as many as help."""
-
-    start_ms: int
-    end_ms: int | None
-    workers: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class BackfillPlan:
-    """What an order comes to. `counts` are of all its intervals, `parts` the stretches of its workers (none: all is there)."""
-
-    backfill_id: str
-    job_id: str
-    timeframe: Timeframe
-    start_ms: int
-    end_ms: int
-    counts: Mapping[IntervalState, int]
-    wanted: int
-    estimate: Estimate
-    parts: Sequence[tuple[int, int]]
-    planned_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +46,23 @@ class PartProgress:
 
 @dataclass(frozen=True, slots=True)
 class BackfillProgress:
-    """How far a backfill has come. `eta_s`: seconds until nothing is left, None: not while it stands still.
+    """How far a backfill has come, at `now_ms`.
 
-    `is_connector_paused`: it is active, but kept from running.
+    `job`: for whose series it is. `status` None: it is not ordered (yet). `plan` says what it came to when it was ordered; None
+    where nobody ordered it. `eta_s`: seconds until nothing is left, None: not while it stands still. `is_connector_paused`: it
+    is active, but kept from running.
     """
 
     backfill_id: str
-    status: JobStatus
+    job: Job
+    start_ms: int
+    end_ms: int
+    status: JobStatus | None
     parts: Sequence[PartProgress]
+    plan: Mapping[str, Any] | None
     eta_s: float | None
     is_connector_paused: bool
+    now_ms: int
 
     @property
     def wanted(self) -> int:
@@ -111,81 +83,52 @@ class BackfillManager:
     connectors: ConnectorStore
     jobs: JobStore
     ledger: SeriesLedger
-    summaries: JobSummaries
     job_manager: JobManager
-    open_exchange: OpenExchange
-    spec_lists: SpecLists
+    planner: BackfillPlanner
 
-    def plan(self, job_id: str, order: BackfillOrder) -> BackfillPlan:
-        """What the order comes to, for the series of that job. Nothing is asked of the exchange.
-
-        Raises:
-            NotFound: no such job.
-            Conflict: another backfill of the series that is not done wants some of the same.
-            InvalidRequest: names `from` or `to`: not in order, not in the past, or before anything was traded.
-        """
-        now_ms = self.database.server_now_ms()
-        job = Job.from_document(self.jobs.get(job_id))
-        start_ms, end_ms = self._check_range(job, order, now_ms)
-        grid = job.timeframe
-        connector = self.connectors.get(job.connector_id)
-        client = self.open_exchange(Connector.from_document(connector), lambda: now_ms)
-        page_max = partial(client.page_max, grid.name)
-        kept = client.spec.history_of(grid.name)
-        wall_ms = 0 if kept is None else grid.shift(grid.floor(now_ms), -kept)
-        begins_ms = max(wall_ms, grid.open_at(self.ledger.begins(_series_of(job), job)))
-        runs = self._runs(job, start_ms, end_ms, wall_ms)
-        gaps = GapPlan(grid, self.ledger.gaps_of(runs, grid, page_max(start_ms)))
-        pages = [(page.new_ms, page.end_ms) for page in gaps.windows_ahead(None, page_max, now_ms)]
-        wanted = _wanted_of(runs)
-        weight = sum(client.weight(grid.name, grid.count(*page)) for page in pages)
-        has_cumulative = bool(cumulative_fields(self.spec_lists.resolve(job.indicators)))
-        rooms = self._rooms(connector, client, now_ms)
-        of_use = workers_of_use(len(pages), weight, rooms)
-        workers = decide_workers(order.workers, len(pages), of_use, has_cumulative=has_cumulative)
-        plan = BackfillPlan(
-            backfill_id=_id_of(job, start_ms, end_ms),
-            job_id=job_id,
-            timeframe=grid,
-            start_ms=start_ms,
-            end_ms=end_ms,
-            counts=count_states(runs),
-            wanted=wanted,
-            estimate=estimate(len(pages), weight, wanted, rooms, workers),
-            parts=split_range(max(start_ms, begins_ms), end_ms, pages, workers) if pages else (),
-            planned_ms=now_ms,
+    def preview(self, job_id: str, order: BackfillOrder) -> BackfillProgress:
+        """How it would begin. One for which nothing is to be asked is done, without parts. Raises as BackfillPlanner.plan."""
+        plan = self.planner.plan(job_id, order)
+        parts = [PartProgress(_part_document(plan, number), wanted, wanted) for number, wanted in enumerate(plan.part_wanted)]
+        return BackfillProgress(
+            backfill_id=plan.backfill_id,
+            job=plan.job,
+            start_ms=plan.start_ms,
+            end_ms=plan.end_ms,
+            status=None if parts else JobStatus.DONE,
+            parts=parts,
+            plan=_plan_document(plan),
+            eta_s=plan.estimate.seconds if parts else 0.0,
+            is_connector_paused=False,
+            now_ms=plan.planned_ms,
         )
-        if plan.parts:
-            self._check_others(plan, self.ledger.series_jobs.list_keeping(series_fields(job)))
-        return plan
 
-    def create(self, job_id: str, order: BackfillOrder, author: Author) -> BackfillPlan:
+    def create(self, job_id: str, order: BackfillOrder, author: Author) -> BackfillProgress:
         """Order it: the jobs of its parts, due at once. One for which nothing is to be asked is not made.
 
         Raises:
-            Conflict: as `plan`; or the series has too many jobs.
-            NotFound, InvalidRequest: as `plan`.
+            Conflict: as BackfillPlanner.plan; or the series has too many jobs.
+            NotFound, InvalidRequest: as BackfillPlanner.plan.
         """
-        plan = self.plan(job_id, order)
+        plan = self.planner.plan(job_id, order)
         if not plan.parts:
-            return plan
-        job = Job.from_document(self.jobs.get(job_id))
+            return self.preview(job_id, order)
+        job = plan.job
 
         def write(session: ClientSession) -> None:
-            self.ledger.asked.take_turn(_series_of(job).series_id, session)
+            self.ledger.asked.take_turn(series_of(job).series_id, session)
             keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
-            self._check_others(plan, keeping)
-            parts = [self._part(job, plan, start_ms, end_ms) for start_ms, end_ms in plan.parts]
+            check_others(plan, keeping)
+            parts = [_part_document(plan, number) for number in range(len(plan.parts))]
             # What is done may be ordered again, where something of it is missing again.
-            part_ids = {part["_id"] for part in parts}
             for document in keeping:
-                if backfill_id_of(document) == plan.backfill_id or document["_id"] in part_ids:
+                if backfill_id_of(document) == plan.backfill_id:
                     self.job_manager.delete_within(document, author, session)
             for part in parts:
                 self.job_manager.insert_within(part, author, session)
 
         self.database.transact(write)
-        return plan
+        return self.read(plan.backfill_id)
 
     def read(self, backfill_id: str) -> BackfillProgress:
         """How far it has come. Raises NotFound."""
@@ -253,7 +196,21 @@ class BackfillManager:
         if status is JobStatus.DONE or (status is JobStatus.ACTIVE and not is_kept):
             share = left / sum(part.wanted for part in parts) if left else 0.0
             eta_s = eta_seconds(left, done, now_ms - since, None if expected_s is None else round(expected_s * share, 1))
-        return BackfillProgress(backfill_id, status, parts, eta_s, is_kept and status is JobStatus.ACTIVE)
+        plan = documents[0].get("plan")
+        job = Job.from_document(documents[0])
+        ordered_for = job_id_of(job.connector_id, job.symbol, job.timeframe.name) if plan is None else plan["job_id"]
+        return BackfillProgress(
+            backfill_id=backfill_id,
+            job=replace(job, job_id=ordered_for),
+            start_ms=min(to_ms(each["start_at"]) for each in (*documents, *([plan] if plan else []))),
+            end_ms=max(to_ms(document["end_at"]) for document in documents),
+            status=status,
+            parts=parts,
+            plan=plan,
+            eta_s=eta_s,
+            is_connector_paused=is_kept and status is JobStatus.ACTIVE,
+            now_ms=now_ms,
+        )
 
     def _left(self, document: Document) -> int:
         """How many intervals the part has still to ask for."""
@@ -262,95 +219,45 @@ class BackfillManager:
             return 0
         grid = job.timeframe
         start_ms = grid.ceil(job.start_ms) if job.cursor_ms is None else grid.close(job.cursor_ms)
-        runs = self._runs(job, start_ms, grid.ceil(job.end_ms))
-        return _wanted_of(runs)
-
-    def _runs(self, job: Job, start_ms: int, end_ms: int, wall_ms: int = 0) -> list[Run]:
-        """The states of these intervals; before `wall_ms` the exchange has nothing any more."""
-        grid, series = job.timeframe, _series_of(job)
-        if start_ms >= end_ms:
-            return []
-        begins = max(self.ledger.begins(series, job), grid.number(wall_ms))
-        return self.ledger.read_runs(series, job, grid.number(start_ms), grid.number(end_ms), begins)
-
-    def _check_range(self, job: Job, order: BackfillOrder, now_ms: int) -> tuple[int, int]:
-        grid = job.timeframe
-        closed_ms = grid.closed_end(now_ms)
-        end_ms = closed_ms if order.end_ms is None else grid.ceil(order.end_ms)
-        if end_ms > closed_ms:
-            raise InvalidRequest.for_field("to", f"lies ahead; the last closed interval ends at {format_ms(closed_ms)}")
-        start_ms = grid.ceil(order.start_ms)
-        if start_ms >= closed_ms:
-            raise InvalidRequest.for_field("from", f"lies ahead; the last closed interval ends at {format_ms(closed_ms)}")
-        if start_ms >= end_ms:
-            raise InvalidRequest.for_field("from", f"{format_ms(order.start_ms)} is not before `to`, {format_ms(end_ms)}")
-        if start_ms < EARLIEST_MS:
-            raise InvalidRequest.for_field("from", f"nothing was traded before {format_ms(EARLIEST_MS)}")
-        return start_ms, end_ms
-
-    def _rooms(self, connector: Document, client: ExchangeClient, now_ms: int) -> list[LimitRoom]:
-        """The connector's windows, and what its live jobs take of each."""
-        per_ms = sum(
-            count * client.spec.live_weight / TIMEFRAMES[timeframe].step_ms
-            for timeframe, count in self.summaries.count_live(connector["_id"]).items()
-        )
-        return [
-            LimitRoom(booked.window, booked.free_at(now_ms), per_ms * booked.window.period_ms)
-            for booked in booked_windows(connector)
-        ]
-
-    def _check_others(self, plan: BackfillPlan, keeping: Sequence[Document]) -> None:
-        for document in keeping:
-            if document["kind"] != JobKind.BACKFILL or document["status"] == JobStatus.DONE:
-                continue
-            cursor_at = document["cursor"]["last_ts"]
-            next_ms = to_ms(document["start_at"]) if cursor_at is None else plan.timeframe.close(to_ms(cursor_at))
-            if next_ms < plan.end_ms and to_ms(document["end_at"]) > plan.start_ms:
-                other = backfill_id_of(document)
-                raise Conflict(
-                    f"backfill {other} asks for some of these intervals already; see GET /v1/backfills/{other}, "
-                    "wait for it or cancel it",
-                    backfill_id=other,
-                )
-
-    def _part(self, job: Job, plan: BackfillPlan, start_ms: int, end_ms: int) -> Document:
-        new = NewJob(
-            connector_id=job.connector_id,
-            symbol=job.symbol,
-            timeframe=job.timeframe.name,
-            overlap=0,
-            kind=JobKind.BACKFILL,
-            start_ms=start_ms,
-            end_ms=end_ms,
-            indicators=tuple(job.indicators),
-        )
-        document = plan_job(new, job.exchange, load_spec(job.exchange), plan.planned_ms)
-        runs = self._runs(job, start_ms, end_ms)
-        return {
-            **document,
-            "backfill_id": plan.backfill_id,
-            "wanted": _wanted_of(runs),
-            "expected_s": plan.estimate.seconds,
-        }
+        return wanted_of(self.planner.read_runs(job, start_ms, grid.ceil(job.end_ms)))
 
 
-def backfill_id_of(document: Document) -> str:
-    """The backfill that a job is a part of; one that was made otherwise is one by itself."""
-    return str(document.get("backfill_id", document["_id"]))
+def _part_document(plan: BackfillPlan, number: int) -> Document:
+    """The job of one of the plan's parts."""
+    job, (start_ms, end_ms) = plan.job, plan.parts[number]
+    new = NewJob(
+        connector_id=job.connector_id,
+        symbol=job.symbol,
+        timeframe=job.timeframe.name,
+        overlap=0,
+        kind=JobKind.BACKFILL,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        indicators=tuple(job.indicators),
+    )
+    return {
+        **plan_job(new, job.exchange, load_spec(job.exchange), plan.planned_ms),
+        "_id": f"{plan.backfill_id}:{number + 1}",
+        "backfill_id": plan.backfill_id,
+        "wanted": plan.part_wanted[number],
+        "expected_s": plan.estimate.seconds,
+        "plan": _plan_document(plan),
+    }
 
 
-def _id_of(job: Job, start_ms: int, end_ms: int) -> str:
-    first, end = (format_ms(at_ms)[:16].replace("-", "").replace(":", "") for at_ms in (start_ms, end_ms))
-    return f"{_series_of(job).series_id}:backfill:{first}-{end}"
-
-
-def _series_of(job: Job) -> Series:
-    return Series(job.exchange, job.symbol, job.timeframe.name)
-
-
-def _wanted_of(runs: Sequence[Run]) -> int:
-    """How many of the intervals a backfill asks for."""
-    return sum(run.end - run.first for run in runs if run.state in WANTED_STATES)
+def _plan_document(plan: BackfillPlan) -> Document:
+    """What its parts keep of the plan."""
+    bound = plan.estimate.bound
+    return {
+        "job_id": plan.job.job_id,
+        "start_at": to_datetime(plan.start_ms),
+        "counts": {state.value: count for state, count in plan.counts.items()},
+        "requests": plan.estimate.requests,
+        "weight": plan.estimate.weight,
+        "expected_seconds": plan.estimate.seconds,
+        "bound_by": None if bound is None else bound.value,
+        "holes": [{"from": to_datetime(first_ms), "to": to_datetime(last_ms)} for first_ms, last_ms in plan.holes],
+    }
 
 
 def _all_of(document: Document) -> int:

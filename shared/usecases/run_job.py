@@ -345,7 +345,11 @@ class _Run:
                 "revisions": change.revised_count,
                 "failures": int(has_failed),
             },
-            facts={**kept_facts(job, self._writer.specs if self._writer else None, self._history_start_ms), **ending.facts},
+            facts={
+                **kept_facts(job, self._writer.specs if self._writer else None, self._history_start_ms),
+                **ending.facts,
+                **({"done_at": record["finished_at"]} if ending.status == "done" else {}),
+            },
             ledgers=planned.ledgers if planned else None,
             session=session,
         )

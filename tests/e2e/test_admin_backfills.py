@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import pytest
+from pymongo import MongoClient
 
 from local_emulator.simulator.config import SEED_DEFAULT
 from local_emulator.simulator.process import SimulatorProcess
@@ -14,7 +15,8 @@ from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
 from shared.domain.jobs import to_ms
 from shared.domain.timeframes import HOUR_MS, MINUTE_MS
 from shared.errors import Conflict, LeaseLost
-from shared.usecases.order_backfills import BackfillOrder
+from shared.stores import database
+from shared.usecases.plan_backfills import BackfillOrder
 from shared.usecases.record_changes import Author
 from tests.e2e.admin_api import AdminApi, fields_of, set_fields
 from tests.factories import run_once, run_until_caught_up, stored_documents
@@ -63,21 +65,44 @@ def test_a_dry_run_tells_what_it_would_cost_and_makes_nothing(live: AdminApi) ->
     response = live.call("POST", PATH, {**ORDER, "dry_run": True}, role="operator")
     assert response.status_code == 200, response.text
     told = dict(response.json)
-    assert told.pop("expected_seconds") > 0
+    expected_s = told["plan"].pop("expected_seconds")
+    assert told.pop("eta_seconds") == expected_s > 0
+    assert told.pop("eta_at") is not None
     assert told == {
         "id": ID,
         "job_id": LIVE_ID,
+        "connector_id": "binance",
+        "symbol": "BTC/USDT",
         "timeframe": "1m",
         "from": "2024-01-01T00:00:00.000Z",
         "to": "2024-01-04T00:00:00.000Z",
-        "intervals": 3 * DAY,
-        "counts": {"stored": 0, "no_trades": 0, "pending": 3 * DAY, "missing": 0, "beyond_history": 0},
+        "status": "planned",
+        "waiting_for": None,
         "wanted": 3 * DAY,
-        "requests": 5,
-        "weight": 10,
-        "bound_by": "round_trips",
-        "chunks": [{"from": "2024-01-01T00:00:00.000Z", "to": "2024-01-04T00:00:00.000Z"}],
-        "dry_run": True,
+        "left": 3 * DAY,
+        "share": 0.0,
+        "candles": 0,
+        "created_at": None,
+        "finished_at": None,
+        "plan": {
+            "counts": {"stored": 0, "no_trades": 0, "pending": 3 * DAY, "missing": 0, "beyond_history": 0},
+            "requests": 5,
+            "weight": 10,
+            "bound_by": "round_trips",
+            "holes": [],
+        },
+        "chunks": [
+            {
+                "job_id": f"{ID}:1",
+                "status": "planned",
+                "from": "2024-01-01T00:00:00.000Z",
+                "to": "2024-01-04T00:00:00.000Z",
+                "last_ts": None,
+                "wanted": 3 * DAY,
+                "left": 3 * DAY,
+                "last_error": None,
+            }
+        ],
     }
     assert live.get("/v1/jobs?kind=backfill")["items"] == []
     assert live.get(f"/v1/jobs/{LIVE_ID}/backfills")["items"] == []
@@ -89,19 +114,24 @@ def test_an_order_is_fetched_with_the_requests_that_were_told_and_counts_itself(
     plan = order(live)
     shown = live.get(f"/v1/backfills/{ID}")
     assert (shown["status"], shown["wanted"], shown["left"], shown["share"]) == ("active", 3 * DAY, 3 * DAY, 0.0)
-    assert shown["eta_seconds"] == plan["expected_seconds"]
+    assert shown["eta_seconds"] == plan["plan"]["expected_seconds"]
+    # The order's answer is what is told of it ever after.
+    assert {**shown, "eta_at": None} == {**plan, "eta_at": None}
+    assert shown["created_at"] is not None
     assert shown["eta_at"] is not None
     before = requests_total(exchange_simulator)
     (job_id,) = chunk_ids(live)
     assert run_once(live.platform, job_id).outcome.value == "done"
-    assert requests_total(exchange_simulator) - before == plan["requests"] == 5
+    assert requests_total(exchange_simulator) - before == plan["plan"]["requests"] == 5
     shown = live.get(f"/v1/backfills/{ID}")
     assert (shown["status"], shown["left"], shown["share"], shown["eta_seconds"]) == ("done", 0, 1.0, 0.0)
     assert (shown["candles"], shown["eta_at"]) == (3 * DAY, None)
+    assert shown["created_at"] < shown["finished_at"]
     assert_truth(live, DEFAULT_INDICATORS)
     # Ordered again there is nothing to do, and nothing is made.
     again = live.call("POST", PATH, ORDER, role="operator")
-    assert (again.status_code, again.json["wanted"], again.json["requests"], again.json["chunks"]) == (200, 0, 0, [])
+    assert (again.status_code, again.json["status"], again.json["wanted"], again.json["chunks"]) == (200, "done", 0, [])
+    assert again.json["plan"]["requests"] == 0
     assert [each["id"] for each in live.get(f"/v1/jobs/{LIVE_ID}/backfills")["items"]] == [ID]
 
 
@@ -116,7 +146,7 @@ def test_only_what_is_not_there_is_asked_for(live: AdminApi, exchange_simulator:
     exchange_simulator.set_faults()
     wide = {**ORDER, "to": "2024-01-07T00:00:00Z"}
     plan = live.call("POST", PATH, wide, role="operator").json
-    assert {state: count for state, count in plan["counts"].items() if count} == {
+    assert {state: count for state, count in plan["plan"]["counts"].items() if count} == {
         "stored": 2 * DAY - 60,
         "pending": 4 * DAY,
         "missing": 60,
@@ -125,7 +155,7 @@ def test_only_what_is_not_there_is_asked_for(live: AdminApi, exchange_simulator:
     before = requests_total(exchange_simulator)
     (job_id,) = chunk_ids(live, plan["id"])
     run_until_caught_up(live.platform, job_id)
-    assert requests_total(exchange_simulator) - before == plan["requests"]
+    assert requests_total(exchange_simulator) - before == plan["plan"]["requests"]
     counts = live.get(f"/v1/jobs/{job_id}/coverage")["counts"]
     assert counts["stored"] == 6 * DAY
     run_until_caught_up(live.platform, f"{LIVE_ID}:enrich")
@@ -164,7 +194,7 @@ def test_one_worker_by_default_where_an_indicator_runs_on_and_more_where_none_do
         for symbol in ("BTC-USDT", "ETH-USDT")
     }
     assert {symbol: len(plan["chunks"]) for symbol, plan in told.items()} == {"BTC-USDT": 1, "ETH-USDT": 4}
-    assert told["BTC-USDT"]["requests"] == 263
+    assert told["BTC-USDT"]["plan"]["requests"] == 263
 
 
 def test_a_backfill_can_be_paused_resumed_and_cancelled(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
@@ -185,7 +215,7 @@ def test_a_backfill_can_be_paused_resumed_and_cancelled(live: AdminApi, exchange
     assert live.get("/v1/jobs?kind=backfill")["items"] == []
     # What it had asked for stays known: ordered again, it is the rest that is asked for.
     again = order(live)
-    assert again["counts"]["stored"] == len(stored_documents(live.platform, "binance", "BTC/USDT", "1m"))
+    assert again["plan"]["counts"]["stored"] == len(stored_documents(live.platform, "binance", "BTC/USDT", "1m"))
     assert again["wanted"] == paused["left"]
     assert live.actions(f"jobs/{second}") == ["job.create", "job.pause", "job.resume", "job.delete"]
 
@@ -233,6 +263,31 @@ def test_a_paused_connector_is_named_and_nothing_is_promised(live: AdminApi) -> 
     live.call("POST", "/v1/connectors/binance/pause", role="operator")
     shown = live.get(f"/v1/backfills/{ID}")
     assert (shown["status"], shown["waiting_for"], shown["eta_seconds"]) == ("active", "connector_paused", None)
+
+
+def test_a_paused_chunk_of_an_active_backfill_is_named(live: AdminApi) -> None:
+    order(live, workers=2)
+    assert live.call("POST", f"/v1/jobs/{ID}:2/pause", role="operator").status_code == 200
+    shown = live.get(f"/v1/backfills/{ID}")
+    assert (shown["status"], shown["waiting_for"]) == ("active", "chunk_paused")
+    assert live.call("POST", f"/v1/backfills/{ID}/resume", role="operator").json["waiting_for"] is None
+
+
+def test_holes_that_an_order_leaves_are_told(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
+    def holes(first: str, end: str) -> list[dict[str, str]]:
+        body = {"from": f"2024-01-{first}T00:00:00Z", "to": f"2024-01-{end}T00:00:00Z", "dry_run": True}
+        found: list[dict[str, str]] = live.call("POST", PATH, body, role="operator").json["plan"]["holes"]
+        return found
+
+    order(live, **{"from": "2024-01-10T00:00:00Z"}, to="2024-01-11T00:00:00Z")
+    run_until_caught_up(live.platform, f"{LIVE_ID}:backfill:20240110T0000-20240111T0000:1")
+    assert holes("09", "10") == holes("11", "12") == []
+    before, behind = holes("05", "08"), holes("12", "13")
+    assert before == [{"from": "2024-01-08T00:00:00.000Z", "to": "2024-01-10T00:00:00.000Z"}]
+    assert behind == [{"from": "2024-01-11T00:00:00.000Z", "to": "2024-01-12T00:00:00.000Z"}]
+    # One that is on its way to be filled is none.
+    order(live, **{"from": "2024-01-07T00:00:00Z"}, to="2024-01-10T00:00:00Z")
+    assert holes("05", "07") == []
 
 
 def test_a_chunk_in_error_is_told_and_goes_on_when_resumed(live: AdminApi) -> None:
@@ -315,6 +370,26 @@ def test_what_lies_behind_a_running_backfill_can_be_ordered_again(live: AdminApi
     assert live.call("POST", PATH, further, role="operator").status_code == 409
 
 
+def test_an_order_that_never_comes_between_the_writes_of_others_says_so(
+    live: AdminApi, mongo_client: MongoClient[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "TRANSACTION_TRIES_MAX", 3)
+    conflicts = {
+        "failCommands": ["insert"],
+        "namespace": f"{live.platform.settings.database}.jobs",
+        "errorCode": 112,
+        "errorLabels": ["TransientTransactionError"],
+    }
+    mongo_client.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=conflicts)
+    try:
+        refused = live.call("POST", PATH, ORDER, role="operator")
+    finally:
+        mongo_client.admin.command("configureFailPoint", "failCommand", mode="off")
+    assert (refused.status_code, refused.json["type"]) == (503, "urn:chandler:problem:storage_busy"), refused.text
+    assert int(refused.headers["Retry-After"]) > 0
+    assert live.call("POST", PATH, ORDER, role="operator").status_code == 201
+
+
 def test_of_orders_that_come_at_once_only_one_is_taken(live: AdminApi) -> None:
     shifted = [{"from": START_MS + minute * MINUTE_MS, "to": START_MS + (DAY + minute) * MINUTE_MS} for minute in range(6)]
     manager, author = live.platform.backfills, Author("me", "admin", "test")
@@ -346,7 +421,7 @@ def test_what_an_exchange_no_longer_has_is_told_before_and_not_asked_for(api: Ad
     now_ms = api.platform.database.server_now_ms()
     body = {"from": (now_ms // MINUTE_MS - 2_000) * MINUTE_MS}
     plan = api.call("POST", "/v1/jobs/kraken:BTC-USD:1m/backfill", body, role="operator").json
-    assert plan["counts"]["beyond_history"] in range(1_279, 1_283)
-    assert (plan["requests"], plan["weight"]) == (1, 1)
+    assert plan["plan"]["counts"]["beyond_history"] in range(1_279, 1_283)
+    assert (plan["plan"]["requests"], plan["plan"]["weight"]) == (1, 1)
     (chunk,) = plan["chunks"]
     assert to_ms(datetime.fromisoformat(chunk["from"])) >= now_ms - 721 * MINUTE_MS
