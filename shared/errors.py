@@ -187,7 +187,7 @@ class StorageUnavailable(PlatformError):
 
 
 class StorageBusy(StorageUnavailable):
-    """Others write the same documents all the time, and this could not come between; nothing was changed."""
+    """Others write the same documents all the time, and this could not come between."""
 
     code = "storage_busy"
 

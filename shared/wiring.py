@@ -40,7 +40,6 @@ from shared.usecases.authorize import IdentityTokens, UserTokens
 from shared.usecases.collect_metrics import MetricsCollector
 from shared.usecases.dispatch_due_jobs import Dispatcher, TickLimits
 from shared.usecases.enrich_series import SeriesEnricher
-from shared.usecases.find_beginning import BeginningFinder
 from shared.usecases.keep_ledger import SeriesLedger
 from shared.usecases.manage_connectors import ConnectorManager
 from shared.usecases.manage_jobs import JobManager
@@ -225,7 +224,6 @@ class Platform:
             ledger=self.ledger,
             helpers=self.helpers,
             planner=RunPlanner(self.database, self.leases, self.ledger, self.helpers, settings.lease_ms),
-            finder=BeginningFinder(self.database, self.ledger, self.candles),
             enricher=SeriesEnricher(
                 self.database,
                 self.series_jobs,

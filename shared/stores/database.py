@@ -54,7 +54,7 @@ DUPLICATE_KEY: Final = 11000
 # Codes that mean "not now": failover, shutdown, overload (462 from 8.2 on), lock and write conflicts, and 11601: interrupted,
 # as a command is that is under way when another worker takes the job over and ends this one's session.
 TRANSIENT_CODES: Final = frozenset(
-    {6, 7, 24, 50, 89, 91, 112, 133, 189, 251, 262, 462, 9001, 10107, 11600, 11601, 11602, 13435, 13436}
+    {6, 7, 24, 50, 89, 91, 133, 189, 251, 262, 462, 9001, 10107, 11600, 11601, 11602, 13435, 13436}
 )
 WRITE_CONFLICT: Final = 112
 AUTHENTICATION_CODES: Final = frozenset({13, 18, 8000})
@@ -79,7 +79,7 @@ def storage_errors() -> Iterator[None]:
         if exc.code in AUTHENTICATION_CODES:
             raise ConfigurationError(f"MONGODB_URI: MongoDB refused the user: {_brief(exc)}") from exc
         if exc.code == WRITE_CONFLICT:
-            raise StorageBusy("others keep writing what this would change; nothing was changed, try it again") from exc
+            raise StorageBusy("others keep writing what this would change; try it again") from exc
         if exc.timeout or exc.code in TRANSIENT_CODES or exc.has_error_label("TransientTransactionError"):
             raise StorageUnavailable(f"MongoDB could not do it now: {_brief(exc)}") from exc
         raise

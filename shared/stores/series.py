@@ -1,7 +1,7 @@
 """`series`: what is known of a series beside its jobs.
 
 `asked`: spans that were asked for by jobs that have been deleted or have moved on. `begins_at`: the exchange has nothing that
-is older; `empty_until`: so far a search for that has come, from the earliest times on.
+is older.
 """
 
 from collections.abc import Sequence
@@ -45,17 +45,6 @@ class SeriesStore:
     def note_begins(self, series_id: str, begins_ms: int, session: ClientSession) -> None:
         """The exchange has nothing before that moment; an earlier one than is known changes nothing."""
         update = {"$max": {"begins_at": to_datetime(begins_ms)}}
-        self._collection.update_one({"_id": series_id}, update, upsert=True, session=session)
-
-    def read_empty_until_ms(self, series_id: str) -> int:
-        """Up to there the search for the first candle has found none; 0: it has not begun."""
-        document = self._collection.find_one({"_id": series_id}, {"empty_until": 1}) or {}
-        empty_until = document.get("empty_until")
-        return 0 if empty_until is None else to_ms(empty_until)
-
-    def note_empty(self, series_id: str, empty_until_ms: int, session: ClientSession) -> None:
-        """The search has come so far."""
-        update = {"$max": {"empty_until": to_datetime(empty_until_ms)}}
         self._collection.update_one({"_id": series_id}, update, upsert=True, session=session)
 
     def take_turn(self, series_id: str, session: ClientSession) -> None:

@@ -7,12 +7,13 @@ from functools import partial
 from itertools import islice
 from typing import Final
 
-from shared.domain.jobs import Job
+from shared.domain.jobs import Job, JobKind
 from shared.domain.windows import Advance, Window, WindowPlan, decide_advance
 from shared.exchanges.pages import FetchedPage
 from shared.telemetry import event
 from shared.usecases.grants import ConnectorPaused, NoRoom, Refusal
 from shared.usecases.send_requests import Answer, RequestSender, TimeIsUp
+from shared.usecases.skim_gaps import GapSkimmer
 from shared.usecases.windows_ahead import WindowsAhead
 
 # An answer without a candle where there should be that many is asked for once more: exchanges do say `[]` when they are unwell.
@@ -51,6 +52,8 @@ class PageFetcher:
     plan: WindowPlan
     sender: RequestSender
     _ahead: WindowsAhead | None = None
+    _is_skimming: bool = False
+    _is_dense: bool = False  # skimming has found nothing to pass
     _cursor_ms: int | None = None
     _overlap: int = 0
     _exchange_behind_ms: int = 0
@@ -73,6 +76,15 @@ class PageFetcher:
             self._ahead = ahead
             yield
         self._ahead = None
+
+    def will_skim(self, page: Page) -> bool:
+        """Whether more may lie without trades behind this page, so that it pays to ask for the next one by itself."""
+        is_empty = not len(page.fetched.candles) and not page.advance.is_caught_up
+        if self.job.kind is JobKind.LIVE or self._is_dense or not is_empty:
+            return False
+        window = self.plan.next_window(self._cursor_ms, 0, page.now_ms)
+        self._is_skimming = window is not None and GapSkimmer(self.sender).is_worth_it(window)
+        return self._is_skimming
 
     def stop_ahead(self) -> None:
         """Nothing more is wanted beyond what is under way."""
@@ -103,10 +115,16 @@ class PageFetcher:
             return NothingDue()
         if self._ahead is not None:
             window = self._ahead.find(window)
-        answer = self._answer_for(window)
-        if isinstance(answer, Answer) and self._is_doubtful(window, answer, now_ms):
-            event("page_doubted", "NOTICE", start_ms=window.new_ms, end_ms=answer.fetched.covered_end_ms)
-            answer = self.sender.fetch(window, self._pages_left(window))
+        answer = self._skim(window, now_ms)
+        if isinstance(answer, Answer):
+            window = replace(window, end_ms=answer.fetched.covered_end_ms)
+        elif answer is None:
+            answer = self._answer_for(window)
+            if isinstance(answer, Answer) and self._is_doubtful(window, answer, now_ms):
+                event("page_doubted", "NOTICE", start_ms=window.new_ms, end_ms=answer.fetched.covered_end_ms)
+                again = self.sender.fetch(window, self._pages_left(window))
+                # Without room for it the first one counts: a limit of one request at a time would else let no run get on.
+                answer = again if isinstance(again, Answer) else answer
         if not isinstance(answer, Answer):
             return answer
         fetched = answer.fetched
@@ -137,6 +155,15 @@ class PageFetcher:
         self._cursor_ms = self.plan.pass_known(advance.cursor_ms)
         self._overlap = 0
         return Page(window, fetched, advance, self._cursor_ms, now_ms, self._exchange_behind_ms)
+
+    def _skim(self, window: Window, now_ms: int) -> Answer | Refusal | TimeIsUp | None:
+        """What longer timeframes tell of the window's begin, where `will_skim` has said so; None: it is to be asked for."""
+        if not self._is_skimming:
+            return None
+        self._is_skimming = False
+        found = GapSkimmer(self.sender).skim(window, max(0, now_ms - self._grace_ms))
+        self._is_dense = found is None
+        return found
 
     def _answer_for(self, window: Window) -> Answer | Refusal | TimeIsUp:
         ahead = None if self._ahead is None else self._ahead.take(window)

@@ -88,20 +88,7 @@ class BackfillManager:
 
     def preview(self, job_id: str, order: BackfillOrder) -> BackfillProgress:
         """How it would begin. One for which nothing is to be asked is done, without parts. Raises as BackfillPlanner.plan."""
-        plan = self.planner.plan(job_id, order)
-        parts = [PartProgress(_part_document(plan, number), wanted, wanted) for number, wanted in enumerate(plan.part_wanted)]
-        return BackfillProgress(
-            backfill_id=plan.backfill_id,
-            job=plan.job,
-            start_ms=plan.start_ms,
-            end_ms=plan.end_ms,
-            status=None if parts else JobStatus.DONE,
-            parts=parts,
-            plan=_plan_document(plan),
-            eta_s=plan.estimate.seconds if parts else 0.0,
-            is_connector_paused=False,
-            now_ms=plan.planned_ms,
-        )
+        return _as_planned(self.planner.plan(job_id, order))
 
     def create(self, job_id: str, order: BackfillOrder, author: Author) -> BackfillProgress:
         """Order it: the jobs of its parts, due at once. One for which nothing is to be asked is not made.
@@ -112,7 +99,7 @@ class BackfillManager:
         """
         plan = self.planner.plan(job_id, order)
         if not plan.parts:
-            return self.preview(job_id, order)
+            return _as_planned(plan)
         job = plan.job
 
         def write(session: ClientSession) -> None:
@@ -172,7 +159,9 @@ class BackfillManager:
         return self.read(backfill_id)
 
     def _parts_of(self, backfill_id: str) -> list[Document]:
-        condition = {"$or": [{"backfill_id": backfill_id}, {"_id": backfill_id}], "kind": JobKind.BACKFILL.value}
+        # A chunk is none by itself.
+        alone = {"_id": backfill_id, "backfill_id": {"$exists": False}}
+        condition = {"$or": [{"backfill_id": backfill_id}, alone], "kind": JobKind.BACKFILL.value}
         found = self.jobs.list_(condition)
         if not found:
             raise NotFound(f"backfill {backfill_id} does not exist; those of a series are at /v1/jobs/{{id}}/backfills")
@@ -220,6 +209,23 @@ class BackfillManager:
         grid = job.timeframe
         start_ms = grid.ceil(job.start_ms) if job.cursor_ms is None else grid.close(job.cursor_ms)
         return wanted_of(self.planner.read_runs(job, start_ms, grid.ceil(job.end_ms)))
+
+
+def _as_planned(plan: BackfillPlan) -> BackfillProgress:
+    """How a backfill begins."""
+    parts = [PartProgress(_part_document(plan, number), wanted, wanted) for number, wanted in enumerate(plan.part_wanted)]
+    return BackfillProgress(
+        backfill_id=plan.backfill_id,
+        job=plan.job,
+        start_ms=plan.start_ms,
+        end_ms=plan.end_ms,
+        status=None if parts else JobStatus.DONE,
+        parts=parts,
+        plan=_plan_document(plan),
+        eta_s=plan.estimate.seconds if parts else 0.0,
+        is_connector_paused=False,
+        now_ms=plan.planned_ms,
+    )
 
 
 def _part_document(plan: BackfillPlan, number: int) -> Document:

@@ -1,12 +1,12 @@
 """What an order for a stretch of the past comes to: what of it is there, what asking for the rest costs, how it is shared."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from shared.domain.backfills import Estimate, LimitRoom, decide_workers, estimate, split_range, workers_of_use
 from shared.domain.connectors import Connector, booked_windows
-from shared.domain.coverage import IntervalState, Run, count_states
+from shared.domain.coverage import IntervalState, Run, count_states, merge_spans
 from shared.domain.indicators import cumulative_fields
 from shared.domain.job_ranges import EARLIEST_MS, format_ms
 from shared.domain.jobs import Job, JobKind, JobStatus, to_ms
@@ -107,7 +107,7 @@ class BackfillPlanner:
             estimate=estimate(len(pages), weight, wanted, rooms, workers),
             parts=parts,
             part_wanted=[wanted_of(self.read_runs(job, *part)) for part in parts],
-            holes=self._holes(job, start_ms, end_ms, keeping) if parts else (),
+            holes=self._holes(job, start_ms, end_ms, wall_ms, keeping) if parts else (),
             planned_ms=now_ms,
         )
         if parts:
@@ -148,22 +148,32 @@ class BackfillPlanner:
             for booked in booked_windows(connector)
         ]
 
-    def _holes(self, job: Job, start_ms: int, end_ms: int, keeping: Sequence[Document]) -> list[tuple[int, int]]:
-        """Stretches that nobody asks for between the ordered one and the nearest candles on either side."""
+    def _holes(self, job: Job, start_ms: int, end_ms: int, wall_ms: int, keeping: Sequence[Document]) -> list[tuple[int, int]]:
+        """What nobody asks for between the ordered stretch and the nearest candles on either side."""
         grid, series = job.timeframe, series_of(job)
         earlier, next_ms = self.candles.find_bounds(series, 0, start_ms), self.candles.find_next_open(series, end_ms - 1)
         sides = [(grid.close(earlier[1]), start_ms)] if earlier else []
         sides += [(end_ms, next_ms)] if next_ms is not None else []
-        asked = [_asked_by(document, grid) for document in keeping if _is_at_work(document)]
-        holes = []
+        asked = merge_spans(_asked_by(document, grid) for document in keeping if _is_at_work(document))
+        holes: list[tuple[int, int]] = []
         for side in sides:
-            pending = [run for run in self.read_runs(job, *side) if run.state is IntervalState.PENDING]
-            if not pending:
-                continue
-            hole = grid.open_at(pending[0].first), grid.open_at(pending[-1].end)
-            if not any(first_ms <= hole[0] and hole[1] <= last_ms for first_ms, last_ms in asked):
-                holes.append(hole)
+            runs = self.read_runs(job, *side, wall_ms)
+            pending = [(grid.open_at(run.first), grid.open_at(run.end)) for run in runs if run.state is IntervalState.PENDING]
+            holes += [left for span in pending for left in _without(span, asked)]
         return holes
+
+
+def _without(span: tuple[int, int], taken: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What of the span lies in none of those taken, which ascend and do not touch."""
+    start, end = span
+    for first, last in taken:
+        if first >= end or last <= start:
+            continue
+        if start < first:
+            yield start, first
+        start = max(start, last)
+    if start < end:
+        yield start, end
 
 
 def check_others(plan: BackfillPlan, keeping: Sequence[Document]) -> None:

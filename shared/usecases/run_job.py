@@ -21,7 +21,6 @@ from shared.stores.runs import RunStore
 from shared.telemetry import bound, event
 from shared.usecases.enrich_series import SeriesEnricher
 from shared.usecases.fetch_pages import NothingDue, Page, PageFetcher
-from shared.usecases.find_beginning import BeginningFinder
 from shared.usecases.keep_ledger import LedgerKeeper, SeriesLedger, Settled
 from shared.usecases.pages_ahead import PagesAhead
 from shared.usecases.plan_run import RunPlanner, plan_live
@@ -62,7 +61,6 @@ class JobRunner:
     ledger: SeriesLedger
     helpers: SeriesHelpers
     planner: RunPlanner
-    finder: BeginningFinder
     enricher: SeriesEnricher
     revisions: RevisionStore
     runs: RunStore
@@ -140,9 +138,6 @@ class _Run:
                 lease = Deadline.after(limits.lease_ms / 1000)
                 sender = self._runner.senders.open(self._job, connector, self._clock, self._deadline.earlier(lease))
                 self._sender = sender
-                step = self._runner.finder.look(self._job, sender)
-                if step is not None:
-                    return self._end_without_page(step, connector)
                 self._open(connector, sender)
                 return self._follow(connector)
         except (ExchangeError, EnrichmentFailed, ConfigurationError, InvalidRequest, NotFound, StorageUnavailable) as exc:
@@ -166,7 +161,7 @@ class _Run:
         helpers = runner.helpers
         planned = runner.planner.plan(job, series, connector, client, self._clock, self._session)
         self._plan, self._begins_ms = planned.windows, planned.begins_ms
-        if planned.begins_ms is not None and client.spec.history_of(job.timeframe.name) is not None:
+        if planned.begins_ms is not None:
             self._note_lost(job.start_ms, planned.begins_ms)
         self._page_max = client.spec.candles.limit_of(job.timeframe.name)
         self._keeper = LedgerKeeper(job, series, runner.ledger, runner.candles, helpers)
@@ -197,6 +192,11 @@ class _Run:
             if self._store([step]) != "active":
                 return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
             self._move_on(step.now_ms)
+            step = fetcher.next_page()
+        # One by one, and never the run's last: what comes behind them is asked for as far as they have got.
+        while isinstance(step, Page) and self._pages + 2 < pages_max and fetcher.will_skim(step):
+            if self._store([step]) != "active":
+                return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
             step = fetcher.next_page()
         if not isinstance(step, Page):
             return self._end_without_page(step, connector)

@@ -70,7 +70,7 @@ class WindowsAhead:
 
     def hurry(self) -> None:
         """Have more under way at once: somebody is waiting for the next page with nothing else to do."""
-        if not self._is_stopped:
+        if not self._is_stopped and self._begun < len(self._windows):
             self._grow(2 * len(self._threads))
 
     def _grow(self, count: int) -> None:

@@ -285,9 +285,9 @@ def test_holes_that_an_order_leaves_are_told(live: AdminApi, exchange_simulator:
     before, behind = holes("05", "08"), holes("12", "13")
     assert before == [{"from": "2024-01-08T00:00:00.000Z", "to": "2024-01-10T00:00:00.000Z"}]
     assert behind == [{"from": "2024-01-11T00:00:00.000Z", "to": "2024-01-12T00:00:00.000Z"}]
-    # One that is on its way to be filled is none.
-    order(live, **{"from": "2024-01-07T00:00:00Z"}, to="2024-01-10T00:00:00Z")
-    assert holes("05", "07") == []
+    # What several chunks of another are on their way to fill is none, and what of it they leave is told.
+    order(live, **{"from": "2024-01-07T00:00:00Z"}, to="2024-01-09T12:00:00Z", workers=2)
+    assert holes("05", "07") == [{"from": "2024-01-09T12:00:00.000Z", "to": "2024-01-10T00:00:00.000Z"}]
 
 
 def test_a_chunk_in_error_is_told_and_goes_on_when_resumed(live: AdminApi) -> None:
@@ -411,7 +411,9 @@ def test_who_may_not_order_and_what_is_not_there(live: AdminApi) -> None:
     assert live.call("POST", "/v1/jobs/binance:XRP-USDT:1m/backfill", ORDER, role="operator").status_code == 404
     for method, path in (("GET", ""), ("POST", "/pause"), ("POST", "/resume"), ("DELETE", "")):
         assert live.call(method, f"/v1/backfills/nothing{path}", role="operator").status_code == 404
-    # A live job is none.
+    # Neither a live job nor a chunk is one.
+    order(live)
+    assert live.call("GET", f"/v1/backfills/{ID}:1", role="operator").status_code == 404
     assert live.call("GET", f"/v1/backfills/{LIVE_ID}", role="operator").status_code == 404
 
 

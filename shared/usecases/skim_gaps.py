@@ -1,0 +1,96 @@
+"""Pass long stretches without trades by a longer timeframe, where an exchange is asked for one window after another.
+
+Such an exchange answers an empty page for each window before a listing or in a halt: of minutes on Coinbase 1,752 a year. Where
+it has no candle of a day there was none of a minute, and 300 days fit into one request. What is passed so has been asked for
+and was not there, no less and no more than what an empty page says: it is looked for again as that is.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from shared.domain.timeframes import TIMEFRAMES, Timeframe
+from shared.domain.windows import Window
+from shared.errors import ExchangeError, ExchangeThrottled
+from shared.exchanges.client import ExchangeClient
+from shared.exchanges.pages import empty_page
+from shared.telemetry import event
+from shared.usecases.grants import Refusal
+from shared.usecases.send_requests import Answer, RequestSender, TimeIsUp
+
+# What is left of a gap has to be longer than so many pages.
+PAGES_MIN: Final = 20
+
+
+@dataclass(frozen=True, slots=True)
+class GapSkimmer:
+    """Skims the gaps of one run."""
+
+    sender: RequestSender
+
+    def is_worth_it(self, window: Window) -> bool:
+        """Whether so much is left to ask for that a few requests of longer timeframes may save many."""
+        client, grid = self.sender.client, self.sender.job.timeframe
+        page_max = client.page_max(grid.name, window.new_ms)
+        return grid.count(window.new_ms, window.end_ms) > PAGES_MIN * page_max and bool(longer_timeframes(client, grid))
+
+    def skim(self, window: Window, settled_ms: int) -> Answer | Refusal | TimeIsUp | None:
+        """An answer that covers what of the window begins without trades, if that is more than a page; None: it is not.
+
+        `settled_ms`: what has closed by then has been published, if it ever is.
+
+        Raises:
+            ExchangeThrottled, StorageUnavailable: as RequestSender.fetch. Of other errors of the exchange a page will tell.
+        """
+        client, own = self.sender.client, self.sender.job.timeframe
+        page_max = client.page_max(own.name, window.new_ms)
+        empty_end_ms, sent_ms = window.new_ms, None
+        for grid in longer_timeframes(client, own):
+            start_ms = grid.floor(empty_end_ms)
+            # Pages of an exchange's archive have another size.
+            page_end_ms = grid.shift(start_ms, client.page_max(grid.name, start_ms))
+            end_ms = min(page_end_ms, grid.ceil(window.end_ms), grid.closed_end(settled_ms))
+            if own.count(empty_end_ms, end_ms) <= page_max:
+                continue
+            try:
+                answer = self._ask(grid, Window(start_ms, start_ms, end_ms, end_ms))
+            except ExchangeThrottled:
+                raise
+            except ExchangeError as exc:
+                event("gap_not_skimmed", "NOTICE", timeframe=grid.name, error=exc.code, detail=exc.message)
+                break
+            if not isinstance(answer, Answer):
+                if own.count(window.new_ms, empty_end_ms) > page_max:
+                    break
+                return answer
+            opens_ms, covered_ms = answer.fetched.candles.open_ms, answer.fetched.covered_end_ms
+            first_ms = int(opens_ms[0]) if len(opens_ms) else min(end_ms, covered_ms)
+            empty_end_ms, sent_ms = max(empty_end_ms, first_ms), answer.sent_ms or sent_ms
+            if empty_end_ms == page_end_ms:
+                # Shorter timeframes tell of less than the next page of this one.
+                break
+        empty_end_ms = min(own.floor(empty_end_ms), window.end_ms)
+        if own.count(window.new_ms, empty_end_ms) <= page_max:
+            return None
+        event("gap_skimmed", start_ms=window.new_ms, end_ms=empty_end_ms)
+        return Answer(empty_page(window.start_ms, empty_end_ms), sent_ms)
+
+    def _ask(self, grid: Timeframe, window: Window) -> Answer | Refusal | TimeIsUp:
+        """The candles of another timeframe; where there are none they are asked for once more."""
+        sender = replace(self.sender, job=replace(self.sender.job, timeframe=grid))
+        answer = sender.fetch(window, 1)
+        if isinstance(answer, Answer) and not len(answer.fetched.candles):
+            again = sender.fetch(window, 1)
+            return again if isinstance(again, Answer) else answer
+        return answer
+
+
+def longer_timeframes(client: ExchangeClient, own: Timeframe) -> list[Timeframe]:
+    """Those whose candles tell of a job's own, the longest first.
+
+    None where one request covers any range, or where not all is kept.
+    """
+    spec = client.spec
+    if not spec.paging.is_by_window or spec.history_of(own.name) is not None:
+        return []
+    offered = [TIMEFRAMES[name] for name in reversed(spec.timeframe_names) if spec.history_of(name) is None]
+    return [grid for grid in offered if grid.is_made_of(own)]
