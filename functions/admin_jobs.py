@@ -24,6 +24,7 @@ from functions.admin_models import (
 from functions.admin_views import coverage_view, document_view, job_view, verification_view
 from functions.gateway import respond
 from shared.domain.jobs import to_datetime, to_ms
+from shared.errors import InvalidRequest
 from shared.stores.candles import Series
 from shared.stores.database import Document
 from shared.usecases.authorize import Role
@@ -104,6 +105,8 @@ def _revisions(call: Call) -> Response:
 
 def _verify(call: Call) -> Response:
     query = parse_query(call.request, RangeQuery)
+    if call.request.content_length:
+        raise InvalidRequest("there is nothing to say in a body here: start and end stand in the query")
     return respond(verification_view(call.platform.series_verifier.verify(call.target_id, query.start, query.end)))
 
 

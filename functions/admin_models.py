@@ -18,7 +18,8 @@ from shared.domain.backfills import WORKERS_MAX
 from shared.domain.connectors import CONNECTOR_ID_PATTERN, EXTRA_WINDOWS_MAX
 from shared.domain.coverage import IntervalState
 from shared.domain.indicators import INDICATORS_MAX
-from shared.domain.jobs import PRIORITIES, JobKind, JobStatus, to_ms
+from shared.domain.job_ranges import LOOKS_LIKE_SECONDS
+from shared.domain.jobs import PRIORITIES, JobKind, JobStatus, to_datetime, to_ms
 from shared.errors import InvalidRequest
 from shared.usecases.manage_jobs import JobChanges, NewJob
 from shared.usecases.plan_backfills import BackfillOrder
@@ -66,6 +67,8 @@ def _moment_ms(value: object) -> int:
         if at.tzinfo is None:
             raise ValueError("has no zone; write Z for UTC")
         value = to_ms(at)
+    elif isinstance(value, int) and value in LOOKS_LIKE_SECONDS:
+        raise ValueError(f"{value} is in {to_datetime(value).year} as ms, as which it is taken; it looks like seconds")
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError("is neither a time in ISO 8601 nor a whole number of ms")
     if not 0 <= value <= MOMENT_MS_MAX:

@@ -1,9 +1,10 @@
 """What the view shows, read from MongoDB: it only reads, and needs nothing of the functions."""
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 from typing import Any, Final
 
 from pymongo.database import Database as MongoDatabase
@@ -19,6 +20,8 @@ RUNS_MAX: Final = 60
 # One interval may be closed and not stored yet without the job being behind.
 FRESH_MS: Final = 10_000
 ORDINARY_OUTCOMES: Final = frozenset({"caught_up", "more", "done", "waiting", "paused"})
+# Of a backfill with several chunks: the first of these that any of them is in.
+CHUNK_STATES: Final = ("error", "running", "retrying", "waiting", "paused", "done")
 
 Document = Mapping[str, Any]
 
@@ -37,8 +40,9 @@ class ConnectorRow:
 
 @dataclass(frozen=True, slots=True)
 class JobRow:
-    """A job. `progress` from 0 (its start) to 1 (now); `lag_ms` since the first candle that is not stored here has closed.
+    """A job, or all chunks of a backfill.
 
+    `progress` from 0 (its start) to 1 (now); `lag_ms` since the first candle that is not stored here has closed.
     `stretch` is what a backfill covers, like `2026-01-01 … 2026-02-01`; empty for a live job.
     """
 
@@ -86,7 +90,7 @@ def take_snapshot(database: "MongoDatabase[dict[str, Any]]") -> Snapshot:
     return Snapshot(
         at_ms=now_ms,
         connectors=tuple(_connector_row(document, now_ms) for document in database["connectors"].find({}).sort("_id", 1)),
-        jobs=tuple(_job_row(document, last_runs.get(document["_id"]), now_ms) for document in jobs),
+        jobs=tuple(_job_rows(jobs, last_runs, now_ms)),
         runs_count=database["job_runs"].estimated_document_count(),
         troubles=tuple(_trouble(run) for run in reversed(runs) if run.get("outcome") not in ORDINARY_OUTCOMES),
     )
@@ -112,6 +116,31 @@ def _last_runs(database: "MongoDatabase[dict[str, Any]]") -> dict[str, datetime]
         {"$group": {"_id": "$job_id", "at": {"$first": "$started_at"}}},
     ]
     return {row["_id"]: row["at"] for row in database["job_runs"].aggregate(stages) if row["at"] is not None}
+
+
+def _job_rows(jobs: Iterable[Document], last_runs: Mapping[str, datetime], now_ms: int) -> Iterator[JobRow]:
+    """A row a job, but one for all chunks of a backfill."""
+    for _, chunks in groupby(jobs, key=lambda document: document.get("backfill_id", document["_id"])):
+        documents = list(chunks)
+        rows = [_job_row(document, last_runs.get(document["_id"]), now_ms) for document in documents]
+        yield rows[0] if len(rows) == 1 else _backfill_row(documents, rows)
+
+
+def _backfill_row(documents: Sequence[Document], rows: Sequence[JobRow]) -> JobRow:
+    starts_ms, ends_ms = ([to_ms(document[name]) for document in documents] for name in ("start_at", "end_at"))
+    lengths = [end_ms - start_ms for start_ms, end_ms in zip(starts_ms, ends_ms, strict=True)]
+    states = [row.state for row in rows]
+    done = sum(row.progress * length for row, length in zip(rows, lengths, strict=True))
+    return replace(
+        rows[0],
+        job_id=str(documents[0]["backfill_id"]),
+        state=next((state for state in CHUNK_STATES if state in states), states[0]),
+        progress=_progress(int(done), sum(lengths)),
+        candles=sum(row.candles for row in rows),
+        last_run_ms=min((row.last_run_ms for row in rows if row.last_run_ms is not None), default=None),
+        error=next((row.error for row in rows if row.error), ""),
+        stretch=f"{_moment(min(starts_ms))} … {_moment(max(ends_ms))}",
+    )
 
 
 def _job_row(document: Document, last_run_at: datetime | None, now_ms: int) -> JobRow:

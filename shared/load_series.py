@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from shared.domain.arrow_columns import arrow_batch, arrow_schema, require_pyarrow
 from shared.domain.candle_columns import PRICE_FIELDS, CandleColumns, CandleField
 from shared.domain.candles import PRICE_COLUMNS
+from shared.domain.job_ranges import LOOKS_LIKE_SECONDS
 from shared.domain.jobs import to_ms
 from shared.domain.timeframes import TIMEFRAMES
 from shared.errors import InvalidRequest, NotFound, NotInstalled
@@ -66,7 +67,7 @@ def load_numpy(
     """Columns by name: `open_at` (datetime64[ms], UTC), then the fields as doubles, NaN where a candle has no value."""
     with _opened(uri, candles_database) as store:
         asked = _range_of(store, Series(exchange, symbol, timeframe), start, end, fields, resample_to)
-        columns = CandleColumns.joined(_parts_of(store, asked), asked.fields)
+        columns = CandleColumns.joined(_parts_of(store, asked, candles_database), asked.fields)
     named = {field.column: values for field, values in zip(asked.fields, columns.values, strict=True)}
     return {"open_at": columns.open_ms.astype("datetime64[ms]"), **named}
 
@@ -91,7 +92,7 @@ def load_arrow(
     with _opened(uri, candles_database) as store:
         asked = _range_of(store, Series(exchange, symbol, timeframe), start, end, fields, resample_to)
         schema = arrow_schema(asked.fields, {"exchange": exchange, "symbol": symbol, "timeframe": asked.timeframe})
-        return pa.Table.from_batches([arrow_batch(part, schema) for part in _parts_of(store, asked)], schema)
+        return pa.Table.from_batches([arrow_batch(part, schema) for part in _parts_of(store, asked, candles_database)], schema)
 
 
 def load_pandas(
@@ -156,7 +157,7 @@ def _fields_of(names: Sequence[str] | None, *, is_resampled: bool) -> tuple[Cand
     return tuple(known.get(name) or CandleField(name, is_indicator=True) for name in dict.fromkeys(names))
 
 
-def _parts_of(store: CandleStore, asked: SeriesRange) -> list[CandleColumns]:
+def _parts_of(store: CandleStore, asked: SeriesRange, candles_database: str) -> list[CandleColumns]:
     """Everything that there is. Raises NotFound and InvalidRequest where that is nothing because of a wrong name."""
     with ThreadPoolExecutor(READERS) as threads:
         stretches = threads.map(lambda stretch: list(iterate_series(store, stretch)), _stretches_of(store, asked))
@@ -164,7 +165,8 @@ def _parts_of(store: CandleStore, asked: SeriesRange) -> list[CandleColumns]:
     if not parts and not store.has_any(asked.series, 0, LATEST_MS):
         there = store.list_series(asked.series, SERIES_SHOWN_MAX)
         known = f"; there are {', '.join(there)}" if there else ""
-        raise NotFound(f"no candles of {asked.series.exchange} {asked.series.symbol} {asked.series.timeframe}{known}")
+        where = f"(database {candles_database!r})"
+        raise NotFound(f"no candles of {asked.series.exchange} {asked.series.symbol} {asked.series.timeframe} {where}{known}")
     for place, field in enumerate(asked.fields):
         if field.is_indicator and parts and all(bool(np.isnan(part.values[place]).all()) for part in parts):
             there = [*PRICE_COLUMNS, *store.list_fields(asked.series)]
@@ -192,6 +194,8 @@ def _moment_ms(name: str, value: Moment, default_ms: int) -> int:
         at = datetime.fromisoformat(value) if isinstance(value, str) else value
     except ValueError as exc:
         raise InvalidRequest.for_field(name, f"{value!r} is no time in ISO 8601") from exc
+    if isinstance(at, int) and at in LOOKS_LIKE_SECONDS:
+        raise InvalidRequest.for_field(name, f"{at} looks like seconds; numbers are ms")
     at_ms = at if isinstance(at, int) else to_ms(at if at.tzinfo else at.replace(tzinfo=UTC))
     if not 0 <= at_ms <= LATEST_MS:
         raise InvalidRequest.for_field(name, "lies before 1970 or after 9999")

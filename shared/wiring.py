@@ -31,6 +31,7 @@ from shared.stores.job_leases import JobLeases
 from shared.stores.job_summaries import JobSummaries
 from shared.stores.jobs import JobStore
 from shared.stores.rate_limits import RateLimitStore
+from shared.stores.retired_totals import RetiredTotals
 from shared.stores.revisions import RevisionStore
 from shared.stores.runs import RunStore
 from shared.stores.series import SeriesStore
@@ -262,7 +263,8 @@ class Platform:
     @cached_property
     def metrics(self) -> MetricsCollector:
         """The metrics function's use case."""
-        return MetricsCollector(self.database, self.connectors, JobSummaries(self.database), self.runs, self.alerts)
+        summaries, retired = JobSummaries(self.database), RetiredTotals(self.database)
+        return MetricsCollector(self.database, self.connectors, summaries, retired, self.runs, self.alerts)
 
     @cached_property
     def exchange_desk(self) -> ExchangeDesk:

@@ -8,6 +8,8 @@ from shared.errors import InvalidRequest
 
 # The first Bitcoin block is of this day (2009-01-03); nothing was traded before.
 EARLIEST_MS: Final = 1_230_940_800_000
+# As ms these are of 1970 to 1973, when nothing was traded; as seconds of 1973 to 5138.
+LOOKS_LIKE_SECONDS: Final = range(10**8, 10**11)
 # A job without a start begins this many intervals back: enough for the default indicators to settle.
 DEFAULT_INTERVALS: Final = 500
 

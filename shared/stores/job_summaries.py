@@ -10,7 +10,7 @@ from shared.stores.database import Database, Document
 
 COLLECTION: Final = "jobs"
 _GROUPED_BY: Final = ("connector_id", "status", "kind", "timeframe")
-_TOTALS: Final = ("runs", "failures", "candles", "revisions", "requests", "weight")
+TOTALS: Final = ("runs", "failures", "candles", "revisions", "requests", "weight")
 
 
 class JobSummaries:
@@ -36,7 +36,7 @@ class JobSummaries:
             "due_at_min": {"$min": {"$cond": [is_due, "$next_run_at", None]}},
             "cursor_at_min": {"$min": "$cursor.last_ts"},
             "start_at_min": {"$min": {"$cond": [has_cursor, None, "$start_at"]}},
-            **{name: {"$sum": f"$totals.{name}"} for name in _TOTALS},
+            **{name: {"$sum": f"$totals.{name}"} for name in TOTALS},
             **{f"slots_{name}": {"$sum": f"$slot_ledger.totals.{name}"} for name in SlotClass},
         }
         return [{**row.pop("_id"), **row} for row in self._collection.aggregate([{"$group": group}])]

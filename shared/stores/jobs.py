@@ -12,6 +12,7 @@ from pymongo.errors import DuplicateKeyError
 from shared.domain.jobs import to_datetime
 from shared.errors import Conflict, NotFound, PreconditionFailed
 from shared.stores.database import Database, Document
+from shared.stores.retired_totals import RetiredTotals
 
 COLLECTION: Final = "jobs"
 LIST_MAX: Final = 500
@@ -22,6 +23,7 @@ class JobStore:
 
     def __init__(self, database: Database) -> None:
         self._collection = database.collection(COLLECTION)
+        self._retired = RetiredTotals(database)
 
     def ensure_indexes(self) -> None:
         """For claims by connector in order of priority, for claims not begun, and for one live job a series.
@@ -178,10 +180,12 @@ class JobStore:
         return document
 
     def delete(self, job_id: str, revision: int | None, session: ClientSession) -> None:
-        """Remove it; a run that is on its way loses its lease by that. Raises NotFound and PreconditionFailed."""
+        """Remove it, and keep what it has counted; a run on its way loses its lease. Raises NotFound and PreconditionFailed."""
         condition: dict[str, Any] = {"_id": job_id}
         if revision is not None:
             condition["revision"] = revision
-        if self._collection.delete_one(condition, session=session).deleted_count == 0:
+        removed = self._collection.find_one_and_delete(condition, session=session)
+        if removed is None:
             self.get(job_id, session)
             raise PreconditionFailed(f"job {job_id} was changed by somebody else; read it again")
+        self._retired.add([removed], session)

@@ -13,6 +13,7 @@ from pymongo.client_session import ClientSession
 
 from shared.domain.jobs import KEEPING_KINDS, JobKind, JobStatus, to_datetime, to_ms
 from shared.stores.database import Database, Document
+from shared.stores.retired_totals import RetiredTotals
 
 COLLECTION: Final = "jobs"
 SERIES_JOBS_MAX: Final = 500
@@ -24,6 +25,7 @@ STALE_MAX: Final = 100
 ENDLESS: Final = datetime(9999, 12, 31, tzinfo=UTC)
 # What a job that is done gets anew when it is woken.
 AGAIN_FIELDS: Final = ("status", "start_at", "end_at", "cursor", "indicators")
+RETIRED_FIELDS: Final = {"connector_id": 1, "totals": 1, "slot_ledger.totals": 1}
 _KEEPING: Final = tuple(kind.value for kind in KEEPING_KINDS)
 
 
@@ -32,6 +34,7 @@ class SeriesJobs:
 
     def __init__(self, database: Database) -> None:
         self._collection = database.collection(COLLECTION)
+        self._retired = RetiredTotals(database)
 
     def list_keeping(self, series: Document, session: ClientSession | None = None) -> list[Document]:
         """Its live job and backfills, by whichever connector; at most SERIES_JOBS_MAX."""
@@ -56,10 +59,11 @@ class SeriesJobs:
             made = {**fresh, "created_at": "$$NOW", **due}
             self._collection.update_one({"_id": document["_id"]}, [{"$set": made}], upsert=True, session=session)
         elif found["status"] == "done":
-            again = {name: {"$literal": document[name]} for name in AGAIN_FIELDS}
+            again: Document = {name: {"$literal": document[name]} for name in AGAIN_FIELDS}
+            again |= {"pace_at": "$$NOW", "pace_passed": {"$ifNull": ["$totals.passed", 0]}}
             self._collection.update_one(
                 {"_id": document["_id"], "status": "done"},
-                [{"$set": {**again, "revision": {"$add": ["$revision", 1]}, "pace_at": "$$NOW", "begins_at": None, **due}}],
+                [{"$set": {**again, "revision": {"$add": ["$revision", 1]}, "begins_at": None, **due}}],
                 session=session,
             )
         else:
@@ -111,8 +115,10 @@ class SeriesJobs:
         )
 
     def delete(self, job_ids: Sequence[str], session: ClientSession) -> None:
-        """Remove those of the jobs that there are; their runs lose their leases."""
-        self._collection.delete_many({"_id": {"$in": list(job_ids)}}, session=session)
+        """Remove those of the jobs that there are; their runs lose their leases, and what they have counted is kept."""
+        condition = {"_id": {"$in": list(job_ids)}}
+        self._retired.add(list(self._collection.find(condition, RETIRED_FIELDS, session=session)), session)
+        self._collection.delete_many(condition, session=session)
 
     def add_stale(self, job_id: str, start_ms: int, end_ms: int | None, session: ClientSession) -> None:
         """Note at the enrich job, which is there, that candles in [start_ms, end_ms) have changed; None: all from there on."""

@@ -1,12 +1,12 @@
 """Metrics, computed from MongoDB at every scrape: so every instance answers the same, and none has counters to lose.
 
-Counters are sums over the jobs' totals. A deleted job takes its share along, which Prometheus takes for a reset.
+Counters are sums over the jobs' totals, those of deleted jobs among them (`retired_totals`), so that none ever falls.
 Names and units: https://prometheus.io/docs/practices/naming/.
 """
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,8 @@ from shared.domain.slots import SlotClass
 from shared.stores.alerts import AlertStore
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database
-from shared.stores.job_summaries import JobSummaries
+from shared.stores.job_summaries import TOTALS, JobSummaries
+from shared.stores.retired_totals import RetiredTotals
 from shared.stores.runs import RunStore
 
 # More series than this would cost Prometheus more than they tell; `chandler_lag_seconds_max` is over all jobs.
@@ -31,11 +32,12 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class MetricsCollector:
-    """A collector as `prometheus_client` takes them; reads six times whatever the number of jobs."""
+    """A collector as `prometheus_client` takes them; reads seven times whatever the number of jobs."""
 
     database: Database
     connectors: ConnectorStore
     job_summaries: JobSummaries
+    retired: RetiredTotals
     runs: RunStore
     alerts: AlertStore
 
@@ -47,7 +49,7 @@ class MetricsCollector:
         connectors = self.connectors.list_usage(now_ms)
         families = [
             *_job_families(rows, now_ms),
-            *_total_families(rows),
+            *_total_families([*rows, *self._retired_of({connector["_id"] for connector in connectors})]),
             _job_lag_family(self.job_summaries.list_followers(JOB_SERIES_MAX), now_ms),
             *_connector_families(connectors, now_ms),
             _recent_family(self.runs.count_recent(to_datetime(now_ms - RECENT_MS), RECENT_RUNS_MAX)),
@@ -56,6 +58,11 @@ class MetricsCollector:
         duration = GaugeMetricFamily("chandler_scrape_duration_seconds", "How long this answer took to compute.")
         duration.add_metric((), time.monotonic() - began)
         return [*families, duration]
+
+    def _retired_of(self, connector_ids: Set[str]) -> list[Row]:
+        """What deleted jobs of connectors that are still there had counted; those of others are no series any more."""
+        zeros = dict.fromkeys((*TOTALS, *(f"slots_{name}" for name in SlotClass)), 0)
+        return [{**zeros, **row} for row in self.retired.list_() if row["connector_id"] in connector_ids]
 
 
 def _job_families(rows: Sequence[Row], now_ms: int) -> list[Metric]:

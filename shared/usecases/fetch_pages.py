@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Final
 
 from shared.domain.jobs import Job, JobKind
+from shared.domain.timeframes import Timeframe
 from shared.domain.windows import Advance, Window, WindowPlan, decide_advance
 from shared.exchanges.pages import FetchedPage
 from shared.telemetry import event
@@ -34,6 +35,11 @@ class Page:
     cursor_ms: int | None
     now_ms: int  # the earlier of the database's and the exchange's clock
     exchange_behind_ms: int
+
+    def asked_count(self, grid: Timeframe) -> int:
+        """How many intervals are settled by it; more than a page holds where it jumps to the first candle there is."""
+        cursor_ms = self.advance.cursor_ms
+        return 0 if cursor_ms is None else grid.count(self.window.new_ms, grid.close(cursor_ms))
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,17 +9,7 @@ from pymongo.client_session import ClientSession
 from shared.domain.connectors import Connector
 from shared.domain.indicators import DEFAULT_INDICATORS, IndicatorSpec, resolve_indicators
 from shared.domain.job_ranges import check_end_ms, decide_kind, decide_start_ms
-from shared.domain.jobs import (
-    KEEPING_KINDS,
-    PRIORITIES,
-    SYMBOL_PATTERN,
-    Job,
-    JobKind,
-    JobStatus,
-    job_id_of,
-    to_datetime,
-    to_ms,
-)
+from shared.domain.jobs import PRIORITIES, SYMBOL_PATTERN, Job, JobKind, JobStatus, job_id_of, to_datetime, to_ms
 from shared.domain.slots import open_ledger, pause_ledger, resume_ledger
 from shared.domain.timeframes import TIMEFRAMES, Timeframe
 from shared.errors import Conflict, InvalidRequest, NotFound
@@ -34,11 +24,13 @@ from shared.stores.database import Database, Document
 from shared.stores.jobs import JobStore
 from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.record_changes import Author, record_change
-from shared.usecases.series_jobs import history_id
+from shared.usecases.series_jobs import series_fields
 from shared.usecases.series_upkeep import SeriesUpkeep
 
 # Each look at a series' ledger reads all its jobs.
 SERIES_JOBS_MAX: Final = 200
+# So many of the jobs that stand in the way are named.
+JOBS_NAMED_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +101,9 @@ class JobManager:
             self.connectors.get(document["connector_id"], session)
         except NotFound as exc:
             raise InvalidRequest.for_field("connector_id", exc.message) from exc
-        if self.jobs.count({**_series_fields(document), "is_retiring": True}, session):
+        if self.jobs.count({**series_fields(Job.from_document(document)), "is_retiring": True}, session):
             raise Conflict("the candles of this series are being deleted; try again when that is done")
-        if self.jobs.count(_series_fields(document), session) >= SERIES_JOBS_MAX:
+        if self.jobs.count(series_fields(Job.from_document(document)), session) >= SERIES_JOBS_MAX:
             raise Conflict(f"the series has {SERIES_JOBS_MAX} jobs; delete backfills that are done (their candles stay)")
         self.jobs.insert(document, session)
         self._record(author, "create", document["_id"], None, document, session)
@@ -134,6 +126,8 @@ class JobManager:
 
         def write(session: ClientSession) -> Document:
             before = self.jobs.get(job_id, session)
+            if changes.end_ms is not None:
+                _refuse_chunk(before, "order another backfill for what is behind it")
             moved = {} if changes.end_ms is None else plan_end(before, changes.end_ms)
             if "indicators" in fields:
                 fields["indicator_fields"] = plan_indicator_fields(before, fields["indicators"])
@@ -163,7 +157,9 @@ class JobManager:
         verb = "delete_with_candles" if with_candles else "delete"
 
         def write(session: ClientSession) -> None:
-            self._delete_within(self.jobs.get(job_id, session), revision, author, verb, session)
+            document = self.jobs.get(job_id, session)
+            _refuse_chunk(document, "cancel that")
+            self._delete_within(document, revision, author, verb, session)
 
         self.database.transact(write)
 
@@ -185,12 +181,13 @@ class JobManager:
 
         def retire(session: ClientSession) -> Document:
             before = self.jobs.get(job_id, session)
+            _refuse_chunk(before, "cancel that")
             # No job of the series is made at the same time, by whichever connector.
             for connector_id in self.connectors.list_ids(before["exchange"], session):
                 self.holds.exclude(connector_id, session)
-            others = {"_id": {"$nin": [job_id, history_id(Job.from_document(before))]}, "kind": {"$in": list(KEEPING_KINDS)}}
-            if self.jobs.count({**_series_fields(before), **others}, session):
-                raise Conflict(f"other jobs keep the candles of {job_id} too; delete those first, or leave the candles")
+            if others := self.upkeep.list_others(before, session):
+                named = ", ".join(others[:JOBS_NAMED_MAX])
+                raise Conflict(f"other jobs keep the candles of {job_id} too; delete them first, or leave the candles: {named}")
             self.upkeep.on_drop(before, session)
             return self.jobs.retire(job_id, revision, session)
 
@@ -344,6 +341,12 @@ def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Doc
     }
 
 
+def _refuse_chunk(document: Document, instead: str) -> None:
+    """A part of a backfill stays as it was ordered, or what is told of the whole is not true any more. Raises Conflict."""
+    if "backfill_id" in document:
+        raise Conflict(f"job {document['_id']} is a chunk of backfill {document['backfill_id']}; {instead}")
+
+
 def _check_series(new: NewJob, exchange: str, spec: ExchangeSpec) -> tuple[Timeframe, tuple[IndicatorSpec, ...]]:
     """Timeframe and indicators. Raises InvalidRequest, with all that is wrong with these and the symbol."""
     problems: list[tuple[str, str]] = []
@@ -362,10 +365,6 @@ def _check_series(new: NewJob, exchange: str, spec: ExchangeSpec) -> tuple[Timef
     if problems or timeframe is None:
         raise InvalidRequest("; ".join(f"{field}: {message}" for field, message in problems), problems)
     return timeframe, specs
-
-
-def _series_fields(job: Document) -> Document:
-    return {name: job[name] for name in ("exchange", "symbol", "timeframe")}
 
 
 def plan_indicator_fields(job: Document, indicators: list[Document]) -> Document:

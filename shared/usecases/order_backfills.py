@@ -7,6 +7,7 @@ what of its part is not there, so a part that is run again, or that overlaps wit
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pymongo.client_session import ClientSession
@@ -139,7 +140,8 @@ class BackfillManager:
         for document in self._parts_of(backfill_id):
             if document["status"] in (JobStatus.PAUSED, JobStatus.ERROR):
                 left = self._left(document)
-                pace = {"pace_at": to_datetime(self.database.server_now_ms()), "pace_left": left}
+                passed = document["totals"].get("passed", 0)
+                pace = {"pace_at": to_datetime(self.database.server_now_ms()), "pace_left": left, "pace_passed": passed}
                 with suppress(Conflict, NotFound):
                     self.job_manager.resume(document["_id"], None, author, pace)
         return self.read(backfill_id)
@@ -148,7 +150,10 @@ class BackfillManager:
         """End it; what it has stored stays, and what it had asked for stays known. Raises NotFound."""
         for document in self._parts_of(backfill_id):
             with suppress(NotFound):
-                self.job_manager.delete(document["_id"], None, author, with_candles=False)
+                self.database.transact(partial(self._cancel_part, document["_id"], author))
+
+    def _cancel_part(self, job_id: str, author: Author, session: ClientSession) -> None:
+        self.job_manager.delete_within(self.jobs.get(job_id, session), author, session)
 
     def _each(self, backfill_id: str, status: JobStatus, act: Callable[[str], Any]) -> BackfillProgress:
         for document in self._parts_of(backfill_id):
@@ -175,14 +180,14 @@ class BackfillManager:
             parts.append(PartProgress(document, max(left, document.get("wanted", _all_of(document))), left))
         status = status_of([JobStatus(document["status"]) for document in documents])
         left = sum(part.left for part in parts)
-        resumed = [part for part in parts if part.document.get("pace_left") is not None]
+        pace = [_pace_of(part) for part in parts if part.document.get("pace_left") is not None]
         # Since it was resumed, if it was; what was done before says nothing of the pace.
-        since = max(to_ms(part.document.get("pace_at") or part.document["created_at"]) for part in resumed or parts)
-        before = sum(part.document["pace_left"] for part in resumed) if resumed else sum(part.wanted for part in parts)
-        done = before - sum(part.left for part in resumed or parts)
+        pace = pace or [_pace_of(part) for part in parts]
+        since, done = max(since for since, _ in pace), sum(done for _, done in pace)
         is_kept = self.connectors.get_connector(documents[0]["connector_id"]).status is ConnectorStatus.PAUSED
         eta_s, expected_s = None, documents[0].get("expected_s")
-        if status is JobStatus.DONE or (status is JobStatus.ACTIVE and not is_kept):
+        is_any_paused = any(document["status"] == JobStatus.PAUSED for document in documents)
+        if status is JobStatus.DONE or (status is JobStatus.ACTIVE and not is_kept and not is_any_paused):
             share = left / sum(part.wanted for part in parts) if left else 0.0
             eta_s = eta_seconds(left, done, now_ms - since, None if expected_s is None else round(expected_s * share, 1))
         plan = documents[0].get("plan")
@@ -264,6 +269,15 @@ def _plan_document(plan: BackfillPlan) -> Document:
         "bound_by": None if bound is None else bound.value,
         "holes": [{"from": to_datetime(first_ms), "to": to_datetime(last_ms)} for first_ms, last_ms in plan.holes],
     }
+
+
+def _pace_of(part: PartProgress) -> tuple[int, int]:
+    """Since when (UTC ms), and how many intervals the part has asked for since then, without those it has passed at once."""
+    document = part.document
+    before = document.get("pace_left")
+    passed = document["totals"].get("passed", 0) - document.get("pace_passed", 0)
+    done = (part.wanted if before is None else before) - part.left - passed
+    return to_ms(document.get("pace_at") or document["created_at"]), max(0, done)
 
 
 def _all_of(document: Document) -> int:

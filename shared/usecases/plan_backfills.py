@@ -95,7 +95,8 @@ class BackfillPlanner:
         rooms = self._rooms(connector, client, now_ms)
         of_use = workers_of_use(len(pages), weight, rooms)
         workers = decide_workers(order.workers, len(pages), of_use, has_cumulative=has_cumulative)
-        parts = split_range(max(start_ms, begins_ms), end_ms, pages, workers) if pages else ()
+        # What is missing from before the exchange's history is asked for too: its answer writes down that it is gone.
+        parts = split_range(max(start_ms, min(begins_ms, pages[0][0])), end_ms, pages, workers) if pages else ()
         keeping = self.ledger.series_jobs.list_keeping(series_fields(job))
         plan = BackfillPlan(
             backfill_id=_id_of(job, start_ms, end_ms),
@@ -132,7 +133,8 @@ class BackfillPlanner:
         if start_ms >= closed_ms:
             raise InvalidRequest.for_field("from", f"lies ahead; the last closed interval ends at {format_ms(closed_ms)}")
         if start_ms >= end_ms:
-            raise InvalidRequest.for_field("from", f"{format_ms(order.start_ms)} is not before `to`, {format_ms(end_ms)}")
+            asked = f"{format_ms(start_ms)}, the first open time from `from` on, is not before {format_ms(end_ms)}"
+            raise InvalidRequest.for_field("from", f"{asked}, that from `to` on")
         if start_ms < EARLIEST_MS:
             raise InvalidRequest.for_field("from", f"nothing was traded before {format_ms(EARLIEST_MS)}")
         return start_ms, end_ms

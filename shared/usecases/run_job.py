@@ -232,7 +232,8 @@ class _Run:
         change, settled = self._plan_change(pages)
         renewed = Deadline.after(self._runner.run_limits.lease_ms / 1000)
         cursor_ms = pages[-1].cursor_ms
-        status = self._writer.store(change, settled, cursor_ms, self._begins_ms)
+        passed_count = sum(max(0, page.asked_count(self._job.timeframe) - self._page_max) for page in pages)
+        status = self._writer.store(change, settled, cursor_ms, self._begins_ms, passed_count)
         # Not before: a page that could not be stored must be asked for again.
         self._cursor_ms = cursor_ms
         self._stored_pages += len(pages)

@@ -74,13 +74,21 @@ class SeriesUpkeep:
         self.ledger.asked.write_asked(series_id, kept, session)
 
     def on_drop(self, document: Document, session: ClientSession) -> None:
-        """The candles go: nothing is known of the series any more."""
+        """The candles go, and what a live job takes along: nothing is known of the series any more."""
         job = Job.from_document(document)
         series_id = Series(job.exchange, job.symbol, job.timeframe.name).series_id
         self.ledger.coverage.drop(series_id, session)
         self.ledger.asked.drop(series_id, session)
         self.revisions.drop(series_id, session)
-        self.ledger.series_jobs.delete([*helper_ids(job), history_id(job)], session)
+        backfills = [each["_id"] for each in self._backfills_of(job, session)]
+        self.ledger.series_jobs.delete([*helper_ids(job), history_id(job), *backfills], session)
+
+    def list_others(self, document: Document, session: ClientSession) -> list[str]:
+        """Ids of the jobs that keep the same series and do not go with this one."""
+        job = Job.from_document(document)
+        own = {job.job_id, history_id(job), *(each["_id"] for each in self._backfills_of(job, session))}
+        keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
+        return sorted(each["_id"] for each in keeping if each["_id"] not in own)
 
     def _move_helpers(self, document: Document, before: JobStatus, after: JobStatus, session: ClientSession) -> None:
         if document["kind"] != JobKind.LIVE:

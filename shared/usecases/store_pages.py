@@ -149,8 +149,12 @@ class PageWriter:
         differs = ~is_stored | is_revised
         return Change(page[differs], {}, is_stored[differs], _at(known, page.open_ms[is_revised]))
 
-    def store(self, change: Change, settled: Settled, cursor_ms: int | None, begins_ms: int | None) -> str:
+    def store(
+        self, change: Change, settled: Settled, cursor_ms: int | None, begins_ms: int | None, passed_count: int = 0
+    ) -> str:
         """Land the change, the cursor and the ledger in one transaction. Returns the job's status as it now is.
+
+        `passed_count`: so many intervals more than their pages hold were passed at once.
 
         Raises:
             LeaseLost: nothing was written.
@@ -163,7 +167,7 @@ class PageWriter:
                 self.fence,
                 cursor=None if cursor_ms is None else to_datetime(cursor_ms),
                 begins_at=None if begins_ms is None else to_datetime(begins_ms),
-                added={"candles": change.new_count, "revisions": change.revised_count},
+                added={"candles": change.new_count, "revisions": change.revised_count, "passed": passed_count},
                 lease_ms=self.lease_ms,
                 session=session,
             )

@@ -11,8 +11,9 @@ from pymongo import MongoClient
 from local_emulator.simulator.config import SEED_DEFAULT
 from local_emulator.simulator.process import SimulatorProcess
 from local_emulator.simulator.truth import true_candles
+from local_emulator.snapshot import take_snapshot
 from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
-from shared.domain.jobs import to_ms
+from shared.domain.jobs import to_datetime, to_ms
 from shared.domain.timeframes import HOUR_MS, MINUTE_MS
 from shared.errors import Conflict, LeaseLost
 from shared.stores import database
@@ -329,6 +330,8 @@ def test_what_a_live_job_passes_over_is_a_backfill_like_others(live: AdminApi) -
         ({"from": "2999-01-01T00:00:00Z"}, "from"),
         ({"from": "2001-01-01T00:00:00Z"}, "from"),
         ({"from": "yesterday"}, "from"),
+        ({"from": 1_704_067_200}, "from"),
+        ({"from": "2024-01-01T00:00:30Z", "to": "2024-01-01T00:00:40Z"}, "from"),
         ({**ORDER, "workers": 9}, "workers"),
         ({**ORDER, "dry_run": "yes"}, "dry_run"),
         ({**ORDER, "start": 1}, "start"),
@@ -388,6 +391,83 @@ def test_an_order_that_never_comes_between_the_writes_of_others_says_so(
     assert (refused.status_code, refused.json["type"]) == (503, "urn:chandler:problem:storage_busy"), refused.text
     assert int(refused.headers["Retry-After"]) > 0
     assert live.call("POST", PATH, ORDER, role="operator").status_code == 201
+
+
+def test_what_is_missing_before_the_exchanges_history_can_be_ordered(
+    live: AdminApi, exchange_simulator: SimulatorProcess
+) -> None:
+    """It was asked for in vain before it was known where the history begins."""
+    hide = {"exchange": "binance", "kind": "hide", "from_ms": START_MS, "to_ms": START_MS + HOUR_MS}
+    exchange_simulator.set_faults(hide)
+    order(live)
+    run_until_caught_up(live.platform, f"{ID}:1")
+    exchange_simulator.set_faults()
+    begins_ms, asked = START_MS + DAY * MINUTE_MS, live.platform.ledger.asked
+    live.platform.database.transact(lambda session: asked.note_begins(LIVE_ID, begins_ms, session))
+    before = {"from": START_MS - HOUR_MS, "to": START_MS + 2 * HOUR_MS}
+    told = live.call("POST", PATH, before, role="operator")
+    assert (told.status_code, told.json["wanted"], told.json["plan"]["requests"]) == (201, 60, 1), told.text
+    (chunk,) = told.json["chunks"]
+    run_until_caught_up(live.platform, chunk["job_id"])
+    assert live.get(f"/v1/backfills/{told.json['id']}")["candles"] == 60
+
+
+def test_years_without_a_market_are_no_measure_of_the_pace(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
+    """One request passes them all; what comes then takes a request for each thousand."""
+    limits = replace(live.platform.runner.run_limits, pages_max=2)
+    object.__setattr__(live.platform.runner, "run_limits", limits)
+    listed = {"from": "2012-01-01T00:00:00Z", "to": "2017-10-01T00:00:00Z"}
+    plan = order(live, **listed)
+    (job_id,) = chunk_ids(live, plan["id"])
+    assert run_once(live.platform, job_id).outcome.value == "more"
+    ago = live.platform.database.server_now_ms() - 20_000
+    set_fields(live, job_id, created_at=to_datetime(ago))
+    shown = live.get(f"/v1/backfills/{plan['id']}")
+    assert shown["share"] > 0.9
+    assert 50_000 < shown["left"] < 70_000
+    # Two thousand at most in twenty seconds.
+    assert shown["eta_seconds"] > shown["left"] / 2_000 * 20
+
+
+def test_the_terminal_view_shows_a_backfill_as_one(live: AdminApi) -> None:
+    order(live, workers=3)
+    assert run_once(live.platform, f"{ID}:2").outcome.value == "done"
+    live.call("POST", f"/v1/jobs/{ID}:3/pause", role="operator")
+    rows = take_snapshot(live.platform.database.client[live.platform.settings.database]).jobs
+    assert [row.job_id for row in rows] == [LIVE_ID, ID]
+    row, share = rows[1], live.get(f"/v1/backfills/{ID}")["share"]
+    assert (row.state, row.stretch) == ("waiting", "2024-01-01 … 2024-01-04")
+    assert row.progress == pytest.approx(share, abs=1e-3)
+    assert row.candles == live.get(f"/v1/backfills/{ID}")["candles"] > 0
+
+
+def test_a_chunk_stays_as_it_was_ordered(live: AdminApi) -> None:
+    order(live, workers=2)
+    for method, path, body in (
+        ("DELETE", f"/v1/jobs/{ID}:1", None),
+        ("DELETE", f"/v1/jobs/{ID}:1?candles=delete", None),
+        ("PATCH", f"/v1/jobs/{ID}:1", {"end_at": "2024-01-03T00:00:00Z"}),
+    ):
+        refused = live.call(method, path, body)
+        assert refused.status_code == 409
+        assert ID in refused.json["detail"]
+    assert live.call("PATCH", f"/v1/jobs/{ID}:1", {"priority": 1}).status_code == 200
+
+
+def test_with_its_candles_a_live_job_takes_its_backfills_along(live: AdminApi) -> None:
+    order(live, workers=2)
+    for job_id in chunk_ids(live):
+        run_until_caught_up(live.platform, job_id)
+    order(live, **{"from": "2024-01-10T00:00:00Z"}, to="2024-01-11T00:00:00Z")
+    assert live.call("DELETE", f"/v1/jobs/{LIVE_ID}?candles=delete").status_code == 204
+    assert stored_documents(live.platform, "binance", "BTC/USDT", "1m") == []
+    assert live.get("/v1/jobs")["items"] == []
+    # What somebody has made by hand stands in the way, and is named.
+    live.add_job()
+    own = live.add_job(start_at="2024-01-01T00:00:00Z", end_at="2024-01-02T00:00:00Z")["id"]
+    refused = live.call("DELETE", f"/v1/jobs/{LIVE_ID}?candles=delete")
+    assert refused.status_code == 409
+    assert own in refused.json["detail"]
 
 
 def test_of_orders_that_come_at_once_only_one_is_taken(live: AdminApi) -> None:

@@ -30,6 +30,11 @@ def kept(api: AdminApi, exchange_simulator: SimulatorProcess) -> AdminApi:
     return api
 
 
+def test_what_stands_in_a_body_is_refused_and_not_left_out(kept: AdminApi) -> None:
+    refused = kept.call("POST", PATH, {"start": START_MS}, role="operator")
+    assert (refused.status_code, "query" in refused.json["detail"]) == (400, True)
+
+
 def candles(api: AdminApi) -> Any:
     series = Series("binance", "BTC/USDT", "1m")
     return api.platform.database.candles_collection("binance", series.collection_name)

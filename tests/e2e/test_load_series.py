@@ -116,8 +116,13 @@ def test_an_empty_range_has_its_columns(load: Load, candles: CandleBatch) -> Non
     assert load(load_pandas, "2030-01-01", **options).shape == (0, 2)
 
 
+def test_seconds_are_not_taken_for_ms(load: Load) -> None:
+    with pytest.raises(InvalidRequest, match="looks like seconds"):
+        load(load_numpy, 1_767_225_600)
+
+
 def test_wrong_names_are_told_with_the_right_ones(load: Load, candles: CandleBatch) -> None:
-    with pytest.raises(NotFound, match="binance BTC/USD 1m; there are candles_binance_BTC-USDT_1m"):
+    with pytest.raises(NotFound, match=r"binance BTC/USD 1m \(database .*\); there are candles_binance_BTC-USDT_1m"):
         load(load_numpy, symbol="BTC/USD")
     with pytest.raises(InvalidRequest, match=r"ema_21; the newest has open, high, low, close, volume, ema_20"):
         load(load_arrow, fields=["ema_21"])

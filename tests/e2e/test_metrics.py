@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from shared.domain.jobs import lag_ms, to_datetime, to_ms
 from shared.domain.timeframes import DAY_MS, MINUTE_MS, TIMEFRAMES
 from shared.usecases.collect_metrics import JOB_SERIES_MAX
+from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, claim, make_platform
 
@@ -153,6 +154,31 @@ def _open_alerts(platform: Platform) -> None:
             )
         )
     platform.alerts.resolve("jobs/c")
+
+
+def test_no_counter_falls_when_jobs_are_deleted(platform: Platform) -> None:
+    add_connector(platform)
+    live = add_job(platform, totals=totals(7, 1, 900, 9), slot_ledger={"totals": {"ran": 5, "coalesced": 2}})
+    add_job(platform, "ETH/USDT", totals=totals(3, 0, 100, 3), slot_ledger={"totals": {"ran": 3}})
+    add_job(platform, start_ms=0, end_ms=DAY_MS, totals=totals(2, 0, 50, 1), backfill_id="b")
+
+    def counters() -> Samples:
+        return {key: number for key, number in scrape(platform).items() if key[0].endswith("_total")}
+
+    before, author = counters(), Author("me", "admin", "test")
+    # With its backfill, and with its candles and the ledger.
+    platform.job_manager.delete(live, None, author, with_candles=True)
+    assert counters() == before
+    assert value(before, "chandler_candles_stored_total", connector="binance") == 1_050
+    platform.job_manager.delete("binance:ETH-USDT:1m", None, author, with_candles=False)
+    assert counters() == before
+    again = add_job(platform, totals=totals(1, 0, 10, 1))
+    assert value(counters(), "chandler_candles_stored_total", connector="binance") == 1_060
+    platform.job_manager.delete(again, None, author, with_candles=False)
+    assert value(counters(), "chandler_candles_stored_total", connector="binance") == 1_060
+    # Of a connector that is gone nothing is told.
+    platform.database.collection("connectors").delete_one({"_id": "binance"})
+    assert [key for key in counters() if "binance" in str(key)] == []
 
 
 def test_two_instances_answer_the_same(platform: Platform, mongodb_uri: str, database_name: str) -> None:
