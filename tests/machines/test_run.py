@@ -243,7 +243,7 @@ def test_a_page_that_could_not_be_stored_does_not_move_the_cursor(
         if result.outcome.value == "caught_up":
             break
         assert result.outcome.value == "failed"
-        assert job["last_error"]["code"] == "storage_unavailable"
+        assert job["last_error"]["code"] == "storage_busy"
         assert inserts_before_failure * PAGE <= len(documents) < 3 * PAGE
         assert len(documents) % PAGE == 0
     assert result.outcome.value == "caught_up"
