@@ -57,6 +57,8 @@ TRANSIENT_CODES: Final = frozenset(
     {6, 7, 24, 50, 89, 91, 133, 189, 251, 262, 462, 9001, 10107, 11600, 11601, 11602, 13435, 13436}
 )
 WRITE_CONFLICT: Final = 112
+SNAPSHOT_UNAVAILABLE: Final = 246
+SNAPSHOT_TRIES_MAX: Final = 3
 AUTHENTICATION_CODES: Final = frozenset({13, 18, 8000})
 
 T = TypeVar("T")
@@ -201,6 +203,17 @@ class Database:
     def open_session(self) -> ClientSession:
         """A session for several transactions one after the other; close it (it is a context manager)."""
         return self.client.start_session()
+
+    def read_snapshot(self, read: Callable[["ClientSession"], T]) -> T:
+        """What `read` reads in its session, all of it as of one moment. It runs again where a collection was made meanwhile."""
+        for attempt in range(1, SNAPSHOT_TRIES_MAX + 1):
+            try:
+                with self.client.start_session(snapshot=True) as session:
+                    return read(session)
+            except OperationFailure as exc:
+                if exc.code != SNAPSHOT_UNAVAILABLE or attempt == SNAPSHOT_TRIES_MAX:
+                    raise
+        raise AssertionError("unreachable: the last try returns or raises")
 
     def end_sessions(self, session_ids: Sequence[Any]) -> None:
         """Abort what these sessions (`ClientSession.session_id["id"]`) have open.

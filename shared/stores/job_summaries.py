@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Final
 
 from pymongo import ASCENDING
+from pymongo.client_session import ClientSession
 
 from shared.domain.slots import SlotClass
 from shared.stores.database import Database, Document
@@ -19,7 +20,7 @@ class JobSummaries:
     def __init__(self, database: Database) -> None:
         self._collection = database.collection(COLLECTION)
 
-    def summarise(self, now: datetime) -> list[Document]:
+    def summarise(self, now: datetime, session: ClientSession | None = None) -> list[Document]:
         """One row per {connector_id, status, kind, timeframe} that any job has, in one pass over the collection.
 
         A row holds these four, `count`, `due` (active, may be claimed at `now`), `leased` (under a lease at `now`), the sums of
@@ -39,7 +40,7 @@ class JobSummaries:
             **{name: {"$sum": f"$totals.{name}"} for name in TOTALS},
             **{f"slots_{name}": {"$sum": f"$slot_ledger.totals.{name}"} for name in SlotClass},
         }
-        return [{**row.pop("_id"), **row} for row in self._collection.aggregate([{"$group": group}])]
+        return [{**row.pop("_id"), **row} for row in self._collection.aggregate([{"$group": group}], session=session)]
 
     def count_live(self, connector_id: str) -> dict[str, int]:
         """How many active live jobs a connector has, by timeframe."""

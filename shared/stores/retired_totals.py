@@ -31,6 +31,6 @@ class RetiredTotals:
             if added := {name: count for name, count in total.items() if count}:
                 self._collection.update_one({"_id": connector_id}, {"$inc": added}, upsert=True, session=session)
 
-    def list_(self) -> list[Document]:
+    def list_(self, session: ClientSession | None = None) -> list[Document]:
         """A row a connector that has had any: `connector_id` and the sums."""
-        return [{"connector_id": row.pop("_id"), **row} for row in self._collection.find()]
+        return [{"connector_id": row.pop("_id"), **row} for row in self._collection.find(session=session)]

@@ -60,7 +60,7 @@ class SeriesJobs:
             self._collection.update_one({"_id": document["_id"]}, [{"$set": made}], upsert=True, session=session)
         elif found["status"] == "done":
             again: Document = {name: {"$literal": document[name]} for name in AGAIN_FIELDS}
-            again |= {"pace_at": "$$NOW", "pace_passed": {"$ifNull": ["$totals.passed", 0]}}
+            again |= {"pace_at": "$$NOW", "pace_left": None, "pace_passed": {"$ifNull": ["$totals.passed", 0]}}
             self._collection.update_one(
                 {"_id": document["_id"], "status": "done"},
                 [{"$set": {**again, "revision": {"$add": ["$revision", 1]}, "begins_at": None, **due}}],
@@ -107,10 +107,16 @@ class SeriesJobs:
         )
 
     def reassign(self, job_ids: Sequence[str], connector_id: str, session: ClientSession) -> None:
-        """Let another connector of the same exchange run those of the jobs that there are."""
+        """Let another connector of the same exchange run those of the jobs that there are; it counts them from now on."""
+        condition = {"_id": {"$in": list(job_ids)}, "connector_id": {"$ne": connector_id}}
+        self._retired.add(list(self._collection.find(condition, RETIRED_FIELDS, session=session)), session)
         self._collection.update_many(
-            {"_id": {"$in": list(job_ids)}},
-            {"$set": {"connector_id": connector_id}, "$inc": {"revision": 1}, "$currentDate": {"updated_at": True}},
+            condition,
+            {
+                "$set": {"connector_id": connector_id, "totals": {}},
+                "$inc": {"revision": 1},
+                "$currentDate": {"updated_at": True},
+            },
             session=session,
         )
 

@@ -45,11 +45,14 @@ class MetricsCollector:
         """All metric families, as of one moment on the database's clock."""
         began = time.monotonic()
         now_ms = self.database.server_now_ms()
-        rows = self.job_summaries.summarise(to_datetime(now_ms))
+        # As of one moment: a job that is deleted in between would count in both, or in neither.
+        rows, retired = self.database.read_snapshot(
+            lambda session: (self.job_summaries.summarise(to_datetime(now_ms), session), self.retired.list_(session))
+        )
         connectors = self.connectors.list_usage(now_ms)
         families = [
             *_job_families(rows, now_ms),
-            *_total_families([*rows, *self._retired_of({connector["_id"] for connector in connectors})]),
+            *_total_families([*rows, *_retired_of(retired, {connector["_id"] for connector in connectors})]),
             _job_lag_family(self.job_summaries.list_followers(JOB_SERIES_MAX), now_ms),
             *_connector_families(connectors, now_ms),
             _recent_family(self.runs.count_recent(to_datetime(now_ms - RECENT_MS), RECENT_RUNS_MAX)),
@@ -59,10 +62,11 @@ class MetricsCollector:
         duration.add_metric((), time.monotonic() - began)
         return [*families, duration]
 
-    def _retired_of(self, connector_ids: Set[str]) -> list[Row]:
-        """What deleted jobs of connectors that are still there had counted; those of others are no series any more."""
-        zeros = dict.fromkeys((*TOTALS, *(f"slots_{name}" for name in SlotClass)), 0)
-        return [{**zeros, **row} for row in self.retired.list_() if row["connector_id"] in connector_ids]
+
+def _retired_of(retired: Sequence[Row], connector_ids: Set[str]) -> list[Row]:
+    """What deleted jobs of connectors that are still there had counted; those of others are no series any more."""
+    zeros = dict.fromkeys((*TOTALS, *(f"slots_{name}" for name in SlotClass)), 0)
+    return [{**zeros, **row} for row in retired if row["connector_id"] in connector_ids]
 
 
 def _job_families(rows: Sequence[Row], now_ms: int) -> list[Metric]:

@@ -20,6 +20,8 @@ from shared.usecases.windows_ahead import WindowsAhead
 # An answer without a candle where there should be that many is asked for once more: exchanges do say `[]` when they are unwell.
 # So is one with a hole where the exchange leaves out nothing. What stays absent is missing in the ledger, and looked for again.
 EMPTY_DOUBTED_MIN: Final = 10
+# A run with so many empty pages in a row ends where skimming may pass what comes: the next one begins with that.
+EMPTY_ROW_MAX: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class PageFetcher:
     _ahead: WindowsAhead | None = None
     _is_skimming: bool = False
     _is_dense: bool = False  # skimming has found nothing to pass
+    _empty_row: int = 0  # pages without a candle since the last one with some
     _cursor_ms: int | None = None
     _overlap: int = 0
     _exchange_behind_ms: int = 0
@@ -86,11 +89,13 @@ class PageFetcher:
     def will_skim(self, page: Page) -> bool:
         """Whether more may lie without trades behind this page, so that it pays to ask for the next one by itself."""
         is_empty = not len(page.fetched.candles) and not page.advance.is_caught_up
-        if self.job.kind is JobKind.LIVE or self._is_dense or not is_empty:
-            return False
-        window = self.plan.next_window(self._cursor_ms, 0, page.now_ms)
-        self._is_skimming = window is not None and GapSkimmer(self.sender).is_worth_it(window)
+        self._is_skimming = is_empty and self._may_skim(self.plan.next_window(self._cursor_ms, 0, page.now_ms))
         return self._is_skimming
+
+    def _may_skim(self, window: Window | None) -> bool:
+        if window is None or self.job.kind is JobKind.LIVE or self._is_dense:
+            return False
+        return GapSkimmer(self.sender).is_worth_it(window)
 
     def stop_ahead(self) -> None:
         """Nothing more is wanted beyond what is under way."""
@@ -120,6 +125,8 @@ class PageFetcher:
         if window is None:
             return NothingDue()
         if self._ahead is not None:
+            if self._empty_row >= EMPTY_ROW_MAX and self._may_skim(window):
+                return TimeIsUp()
             window = self._ahead.find(window)
         answer = self._skim(window, now_ms)
         if isinstance(answer, Answer):
@@ -160,6 +167,7 @@ class PageFetcher:
             advance = replace(advance, is_caught_up=False)
         self._cursor_ms = self.plan.pass_known(advance.cursor_ms)
         self._overlap = 0
+        self._empty_row = 0 if len(candles) else self._empty_row + 1
         return Page(window, fetched, advance, self._cursor_ms, now_ms, self._exchange_behind_ms)
 
     def _skim(self, window: Window, now_ms: int) -> Answer | Refusal | TimeIsUp | None:
@@ -181,9 +189,10 @@ class PageFetcher:
 
     def _is_doubtful(self, window: Window, answer: Answer, now_ms: int) -> bool:
         """Whether one answer may be damaged: it holds nothing for many intervals, or has a hole where there are none."""
-        if answer.sent_ms is None:
-            return False
         fetched = answer.fetched
+        # What is to be skimmed next is asked for again by that.
+        if answer.sent_ms is None or (not len(fetched.candles) and self._ahead is None and self._may_skim(window)):
+            return False
         if len(fetched.candles):
             # Of a job's first page nobody knows where the market begins.
             missing_before = 0 if self._cursor_ms is None else fetched.missing_before_count

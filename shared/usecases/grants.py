@@ -94,7 +94,7 @@ class Grants:
         self._noting = threading.Lock()
         self._held: dict[str, _Held] = {}
         self._newest: _Held | None = None
-        self._is_closed = False
+        self._closed = threading.Event()
         self.waited_ms = 0
 
     @property
@@ -117,7 +117,7 @@ class Grants:
         """
         with self._asking:
             for _ in range(LATE_GRANTS_MAX):
-                if self._is_closed:
+                if self._closed.is_set():
                     raise Refused(NoRoom(0, 0))
                 held = self._newest
                 if held is None or held.left < weight or self._is_void(held.reservation):
@@ -135,7 +135,7 @@ class Grants:
                 if not self._is_void(reservation):
                     with self._noting:
                         # It may have been given back while this waited, and be somebody else's by now.
-                        is_closed = self._is_closed
+                        is_closed = self._closed.is_set()
                         if not is_closed:
                             held.left -= weight
                             held.sent += 1
@@ -164,7 +164,7 @@ class Grants:
     def close(self) -> None:
         """Nothing more is sent, and no answer is waited for; who still asks is refused."""
         with self._noting:
-            self._is_closed = True
+            self._closed.set()
             self._newest = None
             left = list(self._held.values())
             for held in left:
@@ -201,17 +201,19 @@ class Grants:
         ahead_ms = self._wait_ms_max if self._is_live else min(AHEAD_MS_MAX, self._wait_ms_max)
         give_up_at = time.monotonic() + (self._wait_ms_max - ahead_ms) / 1000
         while True:
+            if self._closed.is_set():
+                raise Refused(NoRoom(0, 0))
             reservation = self._ask(weight, want, ahead_ms)
             pause_s = (reservation.wait_ms - ahead_ms + random.randint(1, ASK_APART_MS)) / 1000
-            is_over = self._is_closed or reservation.is_paused or time.monotonic() + pause_s > give_up_at
+            is_over = reservation.is_paused or time.monotonic() + pause_s > give_up_at
             if reservation.granted or is_over:
                 break
             self.waited_ms += int(pause_s * 1000)
-            time.sleep(pause_s)
+            self._closed.wait(pause_s)
         held = _Held(reservation, reservation.granted, reservation.at_ms)
         with self._noting:
             self._newest = held
-            held.is_retired = self._is_closed
+            held.is_retired = self._closed.is_set()
             if reservation.granted:
                 self._held[reservation.reservation_id] = held
         return held

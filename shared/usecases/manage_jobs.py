@@ -24,7 +24,7 @@ from shared.stores.database import Database, Document
 from shared.stores.jobs import JobStore
 from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.record_changes import Author, record_change
-from shared.usecases.series_jobs import series_fields
+from shared.usecases.series_jobs import refuse_chunk, series_fields
 from shared.usecases.series_upkeep import SeriesUpkeep
 
 # Each look at a series' ledger reads all its jobs.
@@ -127,7 +127,7 @@ class JobManager:
         def write(session: ClientSession) -> Document:
             before = self.jobs.get(job_id, session)
             if changes.end_ms is not None:
-                _refuse_chunk(before, "order another backfill for what is behind it")
+                refuse_chunk(before, "order another backfill for what is behind it")
             moved = {} if changes.end_ms is None else plan_end(before, changes.end_ms)
             if "indicators" in fields:
                 fields["indicator_fields"] = plan_indicator_fields(before, fields["indicators"])
@@ -152,13 +152,13 @@ class JobManager:
             NotFound, PreconditionFailed.
         """
         if with_candles:
-            revision = self._drop_candles(job_id, revision)
+            revision = self._drop_candles(job_id, revision, author)
 
         verb = "delete_with_candles" if with_candles else "delete"
 
         def write(session: ClientSession) -> None:
             document = self.jobs.get(job_id, session)
-            _refuse_chunk(document, "cancel that")
+            refuse_chunk(document, "cancel that")
             self._delete_within(document, revision, author, verb, session)
 
         self.database.transact(write)
@@ -172,23 +172,29 @@ class JobManager:
     ) -> None:
         job_id = document["_id"]
         self.jobs.delete(job_id, revision, session)
-        self.upkeep.on_delete(document, session)
-        self._resolve_alerts(job_id, session)
-        self._record(author, verb, job_id, document, None, session)
+        along = self.upkeep.on_delete(document, session)
+        for each in (*along, document):
+            self._note_gone(each, author, verb, session)
 
-    def _drop_candles(self, job_id: str, revision: int | None) -> int:
+    def _note_gone(self, document: Document, author: Author, verb: str, session: ClientSession) -> None:
+        self._resolve_alerts(document["_id"], session)
+        self._record(author, verb, document["_id"], document, None, session)
+
+    def _drop_candles(self, job_id: str, revision: int | None, author: Author) -> int:
         """Bring the job to where no run is under way and none has been, and drop its candles; returns its new revision."""
 
         def retire(session: ClientSession) -> Document:
             before = self.jobs.get(job_id, session)
-            _refuse_chunk(before, "cancel that")
+            refuse_chunk(before, "cancel that")
             # No job of the series is made at the same time, by whichever connector.
             for connector_id in self.connectors.list_ids(before["exchange"], session):
                 self.holds.exclude(connector_id, session)
             if others := self.upkeep.list_others(before, session):
-                named = ", ".join(others[:JOBS_NAMED_MAX])
-                raise Conflict(f"other jobs keep the candles of {job_id} too; delete them first, or leave the candles: {named}")
-            self.upkeep.on_drop(before, session)
+                raise Conflict(
+                    f"{', '.join(others[:JOBS_NAMED_MAX])} keep the candles too; delete them first, or leave the candles"
+                )
+            for each in self.upkeep.on_drop(before, session):
+                self._note_gone(each, author, "delete", session)
             return self.jobs.retire(job_id, revision, session)
 
         retired = self.database.transact(retire)
@@ -339,12 +345,6 @@ def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Doc
         "created_at": now,
         "updated_at": now,
     }
-
-
-def _refuse_chunk(document: Document, instead: str) -> None:
-    """A part of a backfill stays as it was ordered, or what is told of the whole is not true any more. Raises Conflict."""
-    if "backfill_id" in document:
-        raise Conflict(f"job {document['_id']} is a chunk of backfill {document['backfill_id']}; {instead}")
 
 
 def _check_series(new: NewJob, exchange: str, spec: ExchangeSpec) -> tuple[Timeframe, tuple[IndicatorSpec, ...]]:

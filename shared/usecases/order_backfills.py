@@ -104,6 +104,7 @@ class BackfillManager:
         job = plan.job
 
         def write(session: ClientSession) -> None:
+            self.jobs.get(job.job_id, session)
             self.ledger.asked.take_turn(series_of(job).series_id, session)
             keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
             check_others(plan, keeping)
@@ -180,16 +181,16 @@ class BackfillManager:
             parts.append(PartProgress(document, max(left, document.get("wanted", _all_of(document))), left))
         status = status_of([JobStatus(document["status"]) for document in documents])
         left = sum(part.left for part in parts)
-        pace = [_pace_of(part) for part in parts if part.document.get("pace_left") is not None]
-        # Since it was resumed, if it was; what was done before says nothing of the pace.
-        pace = pace or [_pace_of(part) for part in parts]
-        since, done = max(since for since, _ in pace), sum(done for _, done in pace)
+        # Each part by itself: one that was resumed has another pace than one that never stood still.
+        paces = [_pace_of(part, now_ms) for part in parts]
+        longest_ms = max(elapsed_ms for elapsed_ms, _ in paces)
+        done = round(longest_ms * sum(done / max(1, elapsed_ms) for elapsed_ms, done in paces))
         is_kept = self.connectors.get_connector(documents[0]["connector_id"]).status is ConnectorStatus.PAUSED
         eta_s, expected_s = None, documents[0].get("expected_s")
         is_any_paused = any(document["status"] == JobStatus.PAUSED for document in documents)
         if status is JobStatus.DONE or (status is JobStatus.ACTIVE and not is_kept and not is_any_paused):
             share = left / sum(part.wanted for part in parts) if left else 0.0
-            eta_s = eta_seconds(left, done, now_ms - since, None if expected_s is None else round(expected_s * share, 1))
+            eta_s = eta_seconds(left, done, longest_ms, None if expected_s is None else round(expected_s * share, 1))
         plan = documents[0].get("plan")
         job = Job.from_document(documents[0])
         ordered_for = job_id_of(job.connector_id, job.symbol, job.timeframe.name) if plan is None else plan["job_id"]
@@ -271,13 +272,13 @@ def _plan_document(plan: BackfillPlan) -> Document:
     }
 
 
-def _pace_of(part: PartProgress) -> tuple[int, int]:
-    """Since when (UTC ms), and how many intervals the part has asked for since then, without those it has passed at once."""
+def _pace_of(part: PartProgress, now_ms: int) -> tuple[int, int]:
+    """For how long (ms) the part has been at work, and how many intervals it has asked for, without those passed at once."""
     document = part.document
     before = document.get("pace_left")
     passed = document["totals"].get("passed", 0) - document.get("pace_passed", 0)
     done = (part.wanted if before is None else before) - part.left - passed
-    return to_ms(document.get("pace_at") or document["created_at"]), max(0, done)
+    return now_ms - to_ms(document.get("pace_at") or document["created_at"]), max(0, done)
 
 
 def _all_of(document: Document) -> int:

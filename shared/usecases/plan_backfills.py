@@ -1,7 +1,7 @@
 """What an order for a stretch of the past comes to: what of it is there, what asking for the rest costs, how it is shared."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from shared.domain.backfills import Estimate, LimitRoom, decide_workers, estimate, split_range, workers_of_use
@@ -87,16 +87,18 @@ class BackfillPlanner:
         wall_ms = 0 if kept is None else grid.shift(grid.floor(now_ms), -kept)
         begins_ms = max(wall_ms, grid.open_at(self.ledger.begins(series_of(job), job)))
         runs = self.read_runs(job, start_ms, end_ms, wall_ms)
-        gaps = GapPlan(grid, self.ledger.gaps_of(runs, grid, page_max(start_ms)))
+        # What is older than the exchange's history is not asked for, missing or not.
+        reached = [replace(run, first=max(run.first, grid.number(begins_ms))) for run in runs]
+        reached = [run for run in reached if run.first < run.end]
+        gaps = GapPlan(grid, self.ledger.gaps_of(reached, grid, page_max(start_ms)))
         pages = [(page.new_ms, page.end_ms) for page in gaps.windows_ahead(None, page_max, now_ms)]
-        wanted = wanted_of(runs)
+        wanted = wanted_of(reached)
         weight = sum(client.weight(grid.name, grid.count(*page)) for page in pages)
         has_cumulative = bool(cumulative_fields(self.spec_lists.resolve(job.indicators)))
         rooms = self._rooms(connector, client, now_ms)
         of_use = workers_of_use(len(pages), weight, rooms)
         workers = decide_workers(order.workers, len(pages), of_use, has_cumulative=has_cumulative)
-        # What is missing from before the exchange's history is asked for too: its answer writes down that it is gone.
-        parts = split_range(max(start_ms, min(begins_ms, pages[0][0])), end_ms, pages, workers) if pages else ()
+        parts = split_range(max(start_ms, begins_ms), end_ms, pages, workers) if pages else ()
         keeping = self.ledger.series_jobs.list_keeping(series_fields(job))
         plan = BackfillPlan(
             backfill_id=_id_of(job, start_ms, end_ms),

@@ -6,6 +6,7 @@ from typing import Final
 from pymongo.client_session import ClientSession
 
 from shared.domain.jobs import PRIORITIES, Job, JobKind, JobStatus, to_datetime
+from shared.errors import Conflict
 from shared.stores.candles import CandleStore, Series
 from shared.stores.database import Document
 from shared.stores.series import SeriesStore
@@ -63,6 +64,12 @@ def helper_document(job: Job, kind: JobKind, start_ms: int, end_ms: int) -> Docu
         "totals": {},
         "revision": 1,
     }
+
+
+def refuse_chunk(document: Document, instead: str) -> None:
+    """A part of a backfill stays as it was ordered, or what is told of the whole is not true any more. Raises Conflict."""
+    if "backfill_id" in document:
+        raise Conflict(f"job {document['_id']} is a chunk of backfill {document['backfill_id']}; {instead}")
 
 
 @dataclass(frozen=True, slots=True)

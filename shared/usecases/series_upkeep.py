@@ -38,10 +38,10 @@ class SeriesUpkeep:
         if job.cursor_ms is not None:
             self.helpers.want_enriching(job, job.start_ms, None, session)
 
-    def on_delete(self, document: Document, session: ClientSession) -> None:
+    def on_delete(self, document: Document, session: ClientSession) -> list[Document]:
         """The job is gone and its candles stay: so does what it had asked for. Its series' last job takes the helpers along.
 
-        A live job takes its history job along in any case, and the backfills that were ordered for it.
+        A live job takes its history job along in any case, and the backfills that were ordered for it: they are returned.
         """
         job = Job.from_document(document)
         backfills = self._backfills_of(job, session)
@@ -54,12 +54,13 @@ class SeriesUpkeep:
         connectors = [other["connector_id"] for other in keeping if other["_id"] != job.job_id]
         if not connectors:
             self.ledger.series_jobs.delete(helper_ids(job), session)
-            return
+            return backfills
         # A pause that was the live job's ends with it.
         self.on_resume(document, session)
         if job.connector_id not in connectors:
             # Else the connector could not be deleted for them.
             self.ledger.series_jobs.reassign(helper_ids(job), connectors[0], session)
+        return backfills
 
     def _keep_asked(self, jobs: list[Job], session: ClientSession) -> None:
         """What they had asked for stays known."""
@@ -73,15 +74,16 @@ class SeriesUpkeep:
         kept = [(grid.open_at(first), grid.open_at(end)) for first, end in merge_spans(spans)]
         self.ledger.asked.write_asked(series_id, kept, session)
 
-    def on_drop(self, document: Document, session: ClientSession) -> None:
-        """The candles go, and what a live job takes along: nothing is known of the series any more."""
+    def on_drop(self, document: Document, session: ClientSession) -> list[Document]:
+        """The candles go, and the backfills that a live job takes along, which are returned: nothing is known of the series."""
         job = Job.from_document(document)
         series_id = Series(job.exchange, job.symbol, job.timeframe.name).series_id
         self.ledger.coverage.drop(series_id, session)
         self.ledger.asked.drop(series_id, session)
         self.revisions.drop(series_id, session)
-        backfills = [each["_id"] for each in self._backfills_of(job, session)]
-        self.ledger.series_jobs.delete([*helper_ids(job), history_id(job), *backfills], session)
+        backfills = self._backfills_of(job, session)
+        self.ledger.series_jobs.delete([*helper_ids(job), history_id(job), *(each["_id"] for each in backfills)], session)
+        return backfills
 
     def list_others(self, document: Document, session: ClientSession) -> list[str]:
         """Ids of the jobs that keep the same series and do not go with this one."""
@@ -102,11 +104,12 @@ class SeriesUpkeep:
             self._leave(backfill, session)
 
     def _backfills_of(self, job: Job, session: ClientSession) -> list[Document]:
-        """Of a live job: its history job, and the parts of backfills that were ordered for its series."""
+        """Of a live job: its history job, and the parts of backfills that were ordered by its connector."""
         if job.kind is not JobKind.LIVE:
             return []
         keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
-        return [each for each in keeping if each["_id"] == history_id(job) or "backfill_id" in each]
+        ordered = {each["_id"] for each in keeping if "backfill_id" in each and each["connector_id"] == job.connector_id}
+        return [each for each in keeping if each["_id"] == history_id(job) or each["_id"] in ordered]
 
     def _leave(self, document: Document, session: ClientSession) -> None:
         """A backfill that is not done stores nothing more, for now or ever."""

@@ -1,8 +1,9 @@
 """Pass long stretches without trades by a longer timeframe, where an exchange is asked for one window after another.
 
 Such an exchange answers an empty page for each window before a listing or in a halt: of minutes on Coinbase 1,752 a year. Where
-it has no candle of a day there was none of a minute, and 300 days fit into one request. What is passed so has been asked for
-and was not there, no less and no more than what an empty page says: it is looked for again as that is.
+it has no candle of a day there was none of a minute, and 300 days fit into one request. Two pages of the job's own timeframe
+are held against that, the last of the stretch and any other one: an exchange that has lost its longer candles has not for
+that lost the others. What is passed so has been asked for and was not there; it is looked for again as an empty page is.
 """
 
 from dataclasses import dataclass, replace
@@ -34,7 +35,8 @@ class GapSkimmer:
         return grid.count(window.new_ms, window.end_ms) > PAGES_MIN * page_max and bool(longer_timeframes(client, grid))
 
     def skim(self, window: Window, settled_ms: int) -> Answer | Refusal | TimeIsUp | None:
-        """An answer that covers what of the window begins without trades, if that is more than a page; None: it is not.
+        """An answer that covers what of the window begins without trades, if that is more than a page; None: it is not, or
+        the job's own candles say otherwise.
 
         `settled_ms`: what has closed by then has been published, if it ever is.
 
@@ -57,7 +59,7 @@ class GapSkimmer:
                 raise
             except ExchangeError as exc:
                 event("gap_not_skimmed", "NOTICE", timeframe=grid.name, error=exc.code, detail=exc.message)
-                break
+                continue
             if not isinstance(answer, Answer):
                 if own.count(window.new_ms, empty_end_ms) > page_max:
                     break
@@ -71,6 +73,16 @@ class GapSkimmer:
         empty_end_ms = min(own.floor(empty_end_ms), window.end_ms)
         if own.count(window.new_ms, empty_end_ms) <= page_max:
             return None
+        pages = -(-own.count(window.new_ms, empty_end_ms) // page_max)
+        for sample in (pages - 1, self.sender.rng.randrange(pages)):
+            first_ms = own.shift(window.new_ms, sample * page_max)
+            end_ms = min(empty_end_ms, own.shift(first_ms, client.page_max(own.name, first_ms)))
+            answer = self.sender.fetch(Window(first_ms, first_ms, end_ms, window.closed_end_ms), 1)
+            if not isinstance(answer, Answer):
+                return answer
+            if len(answer.fetched.candles):
+                event("gap_not_skimmed", "NOTICE", timeframe=own.name, detail=f"there are candles from {first_ms} on")
+                return None
         event("gap_skimmed", start_ms=window.new_ms, end_ms=empty_end_ms)
         return Answer(empty_page(window.start_ms, empty_end_ms), sent_ms)
 
@@ -79,8 +91,7 @@ class GapSkimmer:
         sender = replace(self.sender, job=replace(self.sender.job, timeframe=grid))
         answer = sender.fetch(window, 1)
         if isinstance(answer, Answer) and not len(answer.fetched.candles):
-            again = sender.fetch(window, 1)
-            return again if isinstance(again, Answer) else answer
+            return sender.fetch(window, 1)
         return answer
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
+import numpy as np
 import pytest
 from pymongo import MongoClient
 
@@ -12,6 +13,7 @@ from local_emulator.simulator.config import SEED_DEFAULT
 from local_emulator.simulator.process import SimulatorProcess
 from local_emulator.simulator.truth import true_candles
 from local_emulator.snapshot import take_snapshot
+from shared.domain.coverage import BUCKET, Code
 from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
 from shared.domain.jobs import to_datetime, to_ms
 from shared.domain.timeframes import HOUR_MS, MINUTE_MS
@@ -393,23 +395,67 @@ def test_an_order_that_never_comes_between_the_writes_of_others_says_so(
     assert live.call("POST", PATH, ORDER, role="operator").status_code == 201
 
 
-def test_what_is_missing_before_the_exchanges_history_can_be_ordered(
-    live: AdminApi, exchange_simulator: SimulatorProcess
+def test_what_is_missing_before_the_exchanges_history_is_in_nobodys_way(
+    api: AdminApi, exchange_simulator: SimulatorProcess
 ) -> None:
-    """It was asked for in vain before it was known where the history begins."""
-    hide = {"exchange": "binance", "kind": "hide", "from_ms": START_MS, "to_ms": START_MS + HOUR_MS}
-    exchange_simulator.set_faults(hide)
-    order(live)
-    run_until_caught_up(live.platform, f"{ID}:1")
-    exchange_simulator.set_faults()
-    begins_ms, asked = START_MS + DAY * MINUTE_MS, live.platform.ledger.asked
-    live.platform.database.transact(lambda session: asked.note_begins(LIVE_ID, begins_ms, session))
-    before = {"from": START_MS - HOUR_MS, "to": START_MS + 2 * HOUR_MS}
-    told = live.call("POST", PATH, before, role="operator")
-    assert (told.status_code, told.json["wanted"], told.json["plan"]["requests"]) == (201, 60, 1), told.text
-    (chunk,) = told.json["chunks"]
-    run_until_caught_up(live.platform, chunk["job_id"])
-    assert live.get(f"/v1/backfills/{told.json['id']}")["candles"] == 60
+    """Kraken keeps 718 candles. What was missing when it had them still is, and cannot be had any more."""
+    api.add_connector("kraken")
+    live_id = api.add_job(connector_id="kraken", symbol="BTC/USD")["id"]
+    now_ms = api.platform.database.server_now_ms() // MINUTE_MS * MINUTE_MS
+    number = now_ms // MINUTE_MS - 1_000
+    codes = {number // BUCKET: np.zeros(BUCKET, np.uint8)}
+    codes[number // BUCKET][number % BUCKET] = Code.MISSING
+    api.platform.database.transact(lambda session: api.platform.ledger.coverage.write(live_id, codes, session))
+    for back in (2_000, 1_100):
+        body = {"from": now_ms - back * MINUTE_MS, "dry_run": True}
+        told = api.call("POST", f"/v1/jobs/{live_id}/backfill", body, role="operator")
+        assert told.status_code == 200, told.text
+        assert (told.json["plan"]["counts"]["missing"], told.json["plan"]["requests"]) == (1, 1)
+        assert 700 < told.json["wanted"] <= 718
+    before = {"from": now_ms - 1_100 * MINUTE_MS, "to": now_ms - 900 * MINUTE_MS}
+    told = api.call("POST", f"/v1/jobs/{live_id}/backfill", before, role="operator")
+    assert (told.status_code, told.json["wanted"], told.json["chunks"]) == (200, 0, []), told.text
+
+
+def test_an_order_for_a_job_that_is_deleted_meanwhile_is_not_taken(live: AdminApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    planner = type(live.platform.backfills.planner)
+    plan = planner.plan
+
+    def overtaken(*args: Any) -> Any:
+        planned = plan(*args)
+        assert live.call("DELETE", f"/v1/jobs/{LIVE_ID}?candles=delete").status_code == 204
+        return planned
+
+    monkeypatch.setattr(planner, "plan", overtaken)
+    assert live.call("POST", PATH, ORDER, role="operator").status_code == 404
+    assert live.get("/v1/jobs")["items"] == []
+
+
+def test_one_chunk_that_was_resumed_is_no_measure_of_the_others(live: AdminApi) -> None:
+    """It had failed shortly before its end; the other one goes on at its own pace."""
+    order(live, workers=2)
+    now_ms = live.platform.database.server_now_ms()
+    hour_ago, cursor_at = to_datetime(now_ms - 600_000), to_datetime(START_MS + 2_500 * MINUTE_MS)
+    set_fields(live, f"{ID}:1", status="done", created_at=hour_ago, pace_at=hour_ago, pace_left=1)
+    set_fields(live, f"{ID}:2", created_at=to_datetime(now_ms - 10_000), **{"cursor.last_ts": cursor_at})
+    shown = live.get(f"/v1/backfills/{ID}")
+    chunk = shown["chunks"][1]
+    expected_s = chunk["left"] / ((chunk["wanted"] - chunk["left"]) / 10)
+    assert shown["eta_seconds"] == pytest.approx(expected_s, rel=0.3)
+
+
+def test_chunks_that_go_with_their_live_job_leave_no_alert_and_are_in_the_audit_log(live: AdminApi) -> None:
+    for query in ("", "?candles=delete"):
+        order(live)
+        live.platform.database.transact(
+            lambda session: live.platform.alerts.open_(
+                subject=f"jobs/{ID}:1", title="stopped", facts={}, opened_at=to_datetime(0), session=session
+            )
+        )
+        assert live.call("DELETE", f"/v1/jobs/{LIVE_ID}{query}").status_code == 204
+        assert live.get("/v1/alerts?state=open")["items"] == []
+        assert live.actions(f"jobs/{ID}:1")[-1] == "job.delete"
+        live.add_job()
 
 
 def test_years_without_a_market_are_no_measure_of_the_pace(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:

@@ -9,6 +9,7 @@ from shared.deadline import Deadline
 from shared.domain.jobs import to_datetime
 from shared.errors import LeaseLost
 from shared.stores.candles import Series
+from shared.usecases.record_changes import Author
 from tests.e2e.admin_api import JOB, AdminApi, fields_of, set_fields
 from tests.factories import claim, run_once
 from tests.waiting import wait_until
@@ -57,7 +58,7 @@ def test_candles_are_gone_before_their_job_is(api: AdminApi, exchange_simulator:
     assert stored >= 500
     held = claim_due(api)
     manager = api.platform.job_manager
-    manager._drop_candles(JOB_ID, None)
+    manager._drop_candles(JOB_ID, None, Author("me", "admin", "test"))
     with pytest.raises(LeaseLost):
         api.platform.leases.begin(JOB_ID, held, f"{JOB_ID}#late", 60_000)
     job = api.get(PATH)
@@ -83,7 +84,7 @@ def test_a_run_on_its_way_writes_nothing_more_once_its_candles_are_dropped(
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(run_once, api.platform, JOB_ID)
         wait_until(lambda: exchange_simulator.report()["binance"]["requests_total"] > asked)
-        api.platform.job_manager._drop_candles(JOB_ID, None)
+        api.platform.job_manager._drop_candles(JOB_ID, None, Author("me", "admin", "test"))
         assert not running.done(), "it was over before"
         assert isinstance(running.exception(20), LeaseLost)
     assert (count_candles(api), api.count("job_runs")) == (0, 0)

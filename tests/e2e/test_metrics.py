@@ -181,6 +181,37 @@ def test_no_counter_falls_when_jobs_are_deleted(platform: Platform) -> None:
     assert [key for key in counters() if "binance" in str(key)] == []
 
 
+def test_no_counter_falls_when_a_job_is_deleted_during_a_scrape(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_connector(platform)
+    job_id = add_job(platform, totals=totals(7, 1, 900, 9))
+    summarise = platform.metrics.job_summaries.summarise
+
+    def overtaken(*args: Any) -> Any:
+        rows = summarise(*args)
+        monkeypatch.undo()
+        platform.job_manager.delete(job_id, None, Author("me", "admin", "test"), with_candles=False)
+        return rows
+
+    monkeypatch.setattr(platform.metrics.job_summaries, "summarise", overtaken)
+    # Also where the collection of what is gone is only made by that.
+    assert value(scrape(platform), "chandler_candles_stored_total", connector="binance") == 900
+    assert value(scrape(platform), "chandler_candles_stored_total", connector="binance") == 900
+
+
+def test_helpers_that_another_connector_takes_over_are_counted_where_they_ran(platform: Platform) -> None:
+    for name, range_ in (("binance", {}), ("other", {"start_ms": 0, "end_ms": DAY_MS})):
+        add_connector(platform, connector_id=name)
+        add_job(platform, connector_id=name, totals=totals(1, 0, 10, 10), **range_)
+    add_job(platform, connector_id="binance", kind="repair", _id="binance:BTC-USDT:1m:repair", totals=totals(4, 0, 5, 500))
+    before = scrape(platform)
+    platform.job_manager.delete("binance:BTC-USDT:1m", None, Author("me", "admin", "test"), with_candles=False)
+    assert platform.jobs.get("binance:BTC-USDT:1m:repair")["connector_id"] == "other"
+    after = scrape(platform)
+    for connector in ("binance", "other"):
+        requests = [value(each, "chandler_requests_total", connector=connector) for each in (before, after)]
+        assert requests[0] == requests[1]
+
+
 def test_two_instances_answer_the_same(platform: Platform, mongodb_uri: str, database_name: str) -> None:
     add_connector(platform)
     add_job(platform, totals=totals(3, 1, 30, 3), cursor={"last_ts": to_datetime(platform.database.server_now_ms())})

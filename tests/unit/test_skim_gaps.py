@@ -1,5 +1,6 @@
 """Skimming: what is passed holds no candle that the exchange has told of, and less than a page of the rest is empty."""
 
+import random
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -50,6 +51,7 @@ class ScriptedSender:
     """Answers with the candles that minutes with trades make. Covers what `covers` says of each range asked for, 0 to 1.
 
     `is_flaky`: the first answer for each window is empty, as of an exchange that is unwell. `room`: so many requests.
+    `lost_before_ms`: it has no candles of other timeframes that are older.
     """
 
     job: Job
@@ -60,6 +62,8 @@ class ScriptedSender:
     room: int = 1_000
     seen: set[tuple[str, int]] = field(default_factory=set)
     asked: list[tuple[str, Window]] = field(default_factory=list)
+    lost_before_ms: int = 0
+    rng: random.Random = field(default_factory=lambda: random.Random(1))
 
     def fetch(self, window: Window, pages_left: int) -> Any:
         grid = self.job.timeframe
@@ -72,6 +76,7 @@ class ScriptedSender:
         assert window.end_ms <= grid.closed_end(NOW_MS)
         covered_ms = grid.shift(window.start_ms, int(count * self.covers))
         opens = np.unique(grid.floors(np.array(self.minutes, np.int64)))
+        opens = opens if grid is OWN else opens[opens >= self.lost_before_ms]
         opens = opens[(opens >= window.start_ms) & (opens < covered_ms)]
         if self.is_flaky and (grid.name, window.start_ms) not in self.seen:
             self.seen.add((grid.name, window.start_ms))
@@ -101,10 +106,11 @@ def test_nothing_that_was_traded_is_passed(exchange: str, start: int, steps: lis
     window = Window(start_ms, start_ms, CLOSED_MS, CLOSED_MS)
     found = skimmer.skim(window, NOW_MS)
     levels = len(longer_timeframes(sender.client, OWN))
-    assert len(sender.asked) <= 2 * levels
+    assert len(sender.asked) <= 2 * levels + 2
     # Each shorter one begins where the longer one has come to, never before.
-    began = [asked.start_ms for _, asked in sender.asked]
-    steps_ms = [TIMEFRAMES[name].step_ms for name, _ in sender.asked]
+    asked_longer = [(name, asked) for name, asked in sender.asked if name != OWN.name]
+    began = [asked.start_ms for _, asked in asked_longer]
+    steps_ms = [TIMEFRAMES[name].step_ms for name, _ in asked_longer]
     assert all(began[n + 1] >= began[n] - steps_ms[n + 1] for n in range(len(began) - 1))
     first_ms = minutes[0] if minutes else CLOSED_MS
     page = sender.client.page_max("1m", start_ms)
@@ -120,24 +126,30 @@ def test_nothing_that_was_traded_is_passed(exchange: str, start: int, steps: lis
 
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(BY_WINDOW), starts, st.integers(100_000, 3_000_000), st.integers(0, 12))
-def test_a_refusal_keeps_what_was_passed_until_then(exchange: str, start: int, distance: int, room: int) -> None:
+def test_nothing_is_passed_before_the_jobs_own_candles_were_asked(exchange: str, start: int, distance: int, room: int) -> None:
     start_ms = start * MINUTE_MS
     assume(start_ms + distance * MINUTE_MS < CLOSED_MS)
     skimmer, sender = skimmer_of(exchange, [start_ms + distance * MINUTE_MS], room=room)
     found = skimmer.skim(Window(start_ms, start_ms, CLOSED_MS, CLOSED_MS), NOW_MS)
-    if room == 0:
-        assert isinstance(found, NoRoom)
-    elif isinstance(found, Answer):
-        assert start_ms < found.fetched.covered_end_ms <= start_ms + distance * MINUTE_MS
-    else:
-        # None of its candles tells of more than a page yet.
+    if not isinstance(found, Answer):
         assert isinstance(found, NoRoom)
         assert len(sender.asked) == room
+        return
+    end_ms = found.fetched.covered_end_ms
+    assert start_ms < end_ms <= start_ms + distance * MINUTE_MS
+    (last_name, last), (other_name, other) = sender.asked[-2:]
+    assert (last_name, other_name) == ("1m", "1m")
+    assert last.end_ms == end_ms
+    assert start_ms <= other.start_ms < other.end_ms <= end_ms
 
 
-def test_an_empty_answer_without_room_for_a_second_counts() -> None:
-    start_ms = 1_400_000_000_000 // MINUTE_MS * MINUTE_MS
-    skimmer, sender = skimmer_of("coinbase", [], room=1)
-    found = skimmer.skim(Window(start_ms, start_ms, CLOSED_MS, CLOSED_MS), NOW_MS)
-    assert isinstance(found, Answer)
-    assert found.fetched.covered_end_ms == sender.asked[0][1].end_ms
+@settings(deadline=None, max_examples=60)
+@given(st.sampled_from(BY_WINDOW), starts, st.integers(50_000, 500_000))
+def test_longer_candles_that_an_exchange_has_lost_pass_nothing(exchange: str, start: int, distance: int) -> None:
+    """Its minutes are all there, one every half an hour."""
+    start_ms = start * MINUTE_MS
+    assume(start_ms + distance * MINUTE_MS < CLOSED_MS)
+    minutes = list(range(start_ms + distance * MINUTE_MS % 1_800_000, CLOSED_MS, 1_800_000))[:20_000]
+    skimmer, _ = skimmer_of(exchange, minutes, lost_before_ms=CLOSED_MS)
+    found = skimmer.skim(Window(start_ms, start_ms, minutes[-1], CLOSED_MS), NOW_MS)
+    assert found is None
