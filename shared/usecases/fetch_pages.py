@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Final
@@ -59,6 +59,7 @@ class PageFetcher:
     job: Job
     plan: WindowPlan
     sender: RequestSender
+    _skimmer: GapSkimmer = field(init=False)
     _ahead: WindowsAhead | None = None
     _is_skimming: bool = False
     _is_dense: bool = False  # skimming has found nothing to pass
@@ -70,6 +71,7 @@ class PageFetcher:
     def __post_init__(self) -> None:
         self._cursor_ms = self.job.cursor_ms
         self._overlap = self.job.overlap
+        self._skimmer = GapSkimmer(self.sender)
 
     @property
     def _grace_ms(self) -> int:
@@ -95,7 +97,7 @@ class PageFetcher:
     def _may_skim(self, window: Window | None) -> bool:
         if window is None or self.job.kind is JobKind.LIVE or self._is_dense:
             return False
-        return GapSkimmer(self.sender).is_worth_it(window)
+        return self._skimmer.is_worth_it(window)
 
     def stop_ahead(self) -> None:
         """Nothing more is wanted beyond what is under way."""
@@ -175,7 +177,7 @@ class PageFetcher:
         if not self._is_skimming:
             return None
         self._is_skimming = False
-        found = GapSkimmer(self.sender).skim(window, max(0, now_ms - self._grace_ms))
+        found = self._skimmer.skim(window, max(0, now_ms - self._grace_ms))
         self._is_dense = found is None
         return found
 

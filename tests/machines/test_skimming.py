@@ -66,7 +66,7 @@ def test_the_years_before_a_market_cost_a_few_requests(platform: Platform, simul
     job_id = add_job(platform, symbol, connector_id=exchange, start_ms=START_MS, end_ms=END_MS, indicators=[])
     run_until_caught_up(platform, job_id)
     assert platform.jobs.get(job_id)["status"] == "done"
-    assert requests_of(platform, job_id) <= 20 + (END_MS - LISTED_MS) // MINUTE_MS // page
+    assert requests_of(platform, job_id) <= 25 + (END_MS - LISTED_MS) // MINUTE_MS // page
     truth = true_candles(SEED, exchange, symbol, "1m", START_MS, END_MS)
     assert stored(platform, exchange, symbol) == truth.open_ms.tolist()
     # All of it has been asked for once, and nothing is lost that never was.
