@@ -18,7 +18,7 @@ from pymongo.errors import BulkWriteError, CollectionInvalid, ConnectionFailure
 
 from shared.domain.candle_columns import CandleColumns, CandleField
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
-from shared.domain.jobs import symbol_slug, to_datetime, to_ms
+from shared.domain.jobs import Job, symbol_slug, to_datetime, to_ms
 from shared.domain.timeframes import IntArray
 from shared.stores.candle_documents import INDICATORS_FIELD, decode_candles, decode_columns, encode_candles, encode_runs
 from shared.stores.candle_updates import COMMAND_BYTES_MAX, update_of, value_updates
@@ -42,6 +42,11 @@ class Series:
     exchange: str
     symbol: str
     timeframe: str
+
+    @classmethod
+    def of(cls, job: Job) -> "Series":
+        """The one that a job keeps."""
+        return cls(job.exchange, job.symbol, job.timeframe.name)
 
     @property
     def collection_name(self) -> str:

@@ -16,7 +16,8 @@ from shared.stores.database import Database, Document
 from shared.stores.retired_totals import RetiredTotals
 
 COLLECTION: Final = "jobs"
-SERIES_JOBS_MAX: Final = 500
+# More than a series may have (usecases/manage_jobs.py).
+LISTED_MAX: Final = 500
 # The index is made in jobs.py.
 SERIES_INDEX: Final = "series"
 # More stretches than this are taken together as one: it only costs work.
@@ -37,15 +38,15 @@ class SeriesJobs:
         self._retired = RetiredTotals(database)
 
     def list_keeping(self, series: Document, session: ClientSession | None = None) -> list[Document]:
-        """Its live job and backfills, by whichever connector; at most SERIES_JOBS_MAX."""
+        """Its live job and backfills, by whichever connector; at most LISTED_MAX."""
         found = self._collection.find({**series, "kind": {"$in": _KEEPING}}, session=session, hint=SERIES_INDEX)
-        return list(found.limit(SERIES_JOBS_MAX))
+        return list(found.limit(LISTED_MAX))
 
     def list_other_lists(self, series: Document, own_id: str, session: ClientSession) -> list[list[Document]]:
         """The lists of indicators of the jobs that keep it but for this one."""
         condition = {**series, "kind": {"$in": _KEEPING}, "_id": {"$ne": own_id}}
         found = self._collection.find(condition, {"indicators": 1}, session=session, hint=SERIES_INDEX)
-        return [document["indicators"] for document in found.limit(SERIES_JOBS_MAX)]
+        return [document["indicators"] for document in found.limit(LISTED_MAX)]
 
     def wake(self, document: Document, delay_ms: int, session: ClientSession) -> None:
         """Make a job that a series needs, due after `delay_ms`, or let it run again if it is done; else count it as woken.

@@ -78,7 +78,7 @@ class SeriesEnricher:
             LeaseLost: somebody else has the job now.
             StorageUnavailable: what was done so far is stored, and what is left is known.
         """
-        series = Series(job.exchange, job.symbol, job.timeframe.name)
+        series = Series.of(job)
         for _ in range(CHUNKS_MAX):
             stretches, seq = self.series_jobs.read_stale(job.job_id)
             if not stretches:

@@ -61,7 +61,6 @@ class PageFetcher:
     sender: RequestSender
     _skimmer: GapSkimmer = field(init=False)
     _ahead: WindowsAhead | None = None
-    _is_skimming: bool = False
     _is_dense: bool = False  # skimming has found nothing to pass
     _empty_row: int = 0  # pages without a candle since the last one with some
     _cursor_ms: int | None = None
@@ -90,12 +89,11 @@ class PageFetcher:
 
     def will_skim(self, page: Page) -> bool:
         """Whether more may lie without trades behind this page, so that it pays to ask for the next one by itself."""
-        is_empty = not len(page.fetched.candles) and not page.advance.is_caught_up
-        self._is_skimming = is_empty and self._may_skim(self.plan.next_window(self._cursor_ms, 0, page.now_ms))
-        return self._is_skimming
+        return not page.advance.is_caught_up and self._may_skim(self.plan.next_window(self._cursor_ms, 0, page.now_ms), 1)
 
-    def _may_skim(self, window: Window | None) -> bool:
-        if window is None or self.job.kind is JobKind.LIVE or self._is_dense:
+    def _may_skim(self, window: Window | None, empty_min: int = 0) -> bool:
+        """Whether longer timeframes may pass much of the window; after so many empty pages at least."""
+        if window is None or self.job.kind is JobKind.LIVE or self._is_dense or self._empty_row < empty_min:
             return False
         return self._skimmer.is_worth_it(window)
 
@@ -127,7 +125,7 @@ class PageFetcher:
         if window is None:
             return NothingDue()
         if self._ahead is not None:
-            if self._empty_row >= EMPTY_ROW_MAX and self._may_skim(window):
+            if self._may_skim(window, EMPTY_ROW_MAX):
                 return TimeIsUp()
             window = self._ahead.find(window)
         answer = self._skim(window, now_ms)
@@ -173,10 +171,9 @@ class PageFetcher:
         return Page(window, fetched, advance, self._cursor_ms, now_ms, self._exchange_behind_ms)
 
     def _skim(self, window: Window, now_ms: int) -> Answer | Refusal | TimeIsUp | None:
-        """What longer timeframes tell of the window's begin, where `will_skim` has said so; None: it is to be asked for."""
-        if not self._is_skimming:
+        """What longer timeframes tell of the window's begin, behind an empty page; None: it is to be asked for."""
+        if self._ahead is not None or not self._may_skim(window, 1):
             return None
-        self._is_skimming = False
         found = self._skimmer.skim(window, max(0, now_ms - self._grace_ms))
         self._is_dense = found is None
         return found

@@ -101,9 +101,10 @@ class JobManager:
             self.connectors.get(document["connector_id"], session)
         except NotFound as exc:
             raise InvalidRequest.for_field("connector_id", exc.message) from exc
-        if self.jobs.count({**series_fields(Job.from_document(document)), "is_retiring": True}, session):
+        series = series_fields(Job.from_document(document))
+        if self.jobs.count({**series, "is_retiring": True}, session):
             raise Conflict("the candles of this series are being deleted; try again when that is done")
-        if self.jobs.count(series_fields(Job.from_document(document)), session) >= SERIES_JOBS_MAX:
+        if self.jobs.count(series, session) >= SERIES_JOBS_MAX:
             raise Conflict(f"the series has {SERIES_JOBS_MAX} jobs; delete backfills that are done (their candles stay)")
         self.jobs.insert(document, session)
         self._record(author, "create", document["_id"], None, document, session)
@@ -159,21 +160,16 @@ class JobManager:
         def write(session: ClientSession) -> None:
             document = self.jobs.get(job_id, session)
             refuse_chunk(document, "cancel that")
-            self._delete_within(document, revision, author, verb, session)
+            self.delete_within(document, author, session, revision, verb)
 
         self.database.transact(write)
 
-    def delete_within(self, document: Document, author: Author, session: ClientSession) -> None:
-        """Remove a job and leave its candles, in a transaction."""
-        self._delete_within(document, None, author, "delete", session)
-
-    def _delete_within(
-        self, document: Document, revision: int | None, author: Author, verb: str, session: ClientSession
+    def delete_within(
+        self, document: Document, author: Author, session: ClientSession, revision: int | None = None, verb: str = "delete"
     ) -> None:
-        job_id = document["_id"]
-        self.jobs.delete(job_id, revision, session)
-        along = self.upkeep.on_delete(document, session)
-        for each in (*along, document):
+        """Remove a job and what it takes along, and leave its candles, in a transaction. Raises as `delete`."""
+        self.jobs.delete(document["_id"], revision, session)
+        for each in (*self.upkeep.on_delete(document, session), document):
             self._note_gone(each, author, verb, session)
 
     def _note_gone(self, document: Document, author: Author, verb: str, session: ClientSession) -> None:

@@ -18,6 +18,7 @@ from shared.domain.jobs import Job, JobKind, JobStatus, job_id_of, to_datetime, 
 from shared.domain.timeframes import TIMEFRAMES
 from shared.errors import Conflict, NotFound
 from shared.exchanges.catalog import load_spec
+from shared.stores.candles import Series
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document
 from shared.stores.jobs import JobStore
@@ -29,7 +30,6 @@ from shared.usecases.plan_backfills import (
     BackfillPlanner,
     backfill_id_of,
     check_others,
-    series_of,
     wanted_of,
 )
 from shared.usecases.record_changes import Author
@@ -105,7 +105,7 @@ class BackfillManager:
 
         def write(session: ClientSession) -> None:
             self.jobs.get(job.job_id, session)
-            self.ledger.asked.take_turn(series_of(job).series_id, session)
+            self.ledger.asked.take_turn(Series.of(job).series_id, session)
             keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
             check_others(plan, keeping)
             parts = [_part_document(plan, number) for number in range(len(plan.parts))]
@@ -186,12 +186,12 @@ class BackfillManager:
         longest_ms = max(elapsed_ms for elapsed_ms, _ in paces)
         done = round(longest_ms * sum(done / max(1, elapsed_ms) for elapsed_ms, done in paces))
         is_kept = self.connectors.get_connector(documents[0]["connector_id"]).status is ConnectorStatus.PAUSED
-        eta_s, expected_s = None, documents[0].get("expected_s")
+        plan = documents[0].get("plan")
+        eta_s, expected_s = None, None if plan is None else plan["expected_seconds"]
         is_any_paused = any(document["status"] == JobStatus.PAUSED for document in documents)
         if status is JobStatus.DONE or (status is JobStatus.ACTIVE and not is_kept and not is_any_paused):
             share = left / sum(part.wanted for part in parts) if left else 0.0
             eta_s = eta_seconds(left, done, longest_ms, None if expected_s is None else round(expected_s * share, 1))
-        plan = documents[0].get("plan")
         job = Job.from_document(documents[0])
         ordered_for = job_id_of(job.connector_id, job.symbol, job.timeframe.name) if plan is None else plan["job_id"]
         return BackfillProgress(
@@ -252,7 +252,6 @@ def _part_document(plan: BackfillPlan, number: int) -> Document:
         "_id": f"{plan.backfill_id}:{number + 1}",
         "backfill_id": plan.backfill_id,
         "wanted": plan.part_wanted[number],
-        "expected_s": plan.estimate.seconds,
         "plan": _plan_document(plan),
     }
 

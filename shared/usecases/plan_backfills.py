@@ -85,7 +85,7 @@ class BackfillPlanner:
         page_max = partial(client.page_max, grid.name)
         kept = client.spec.history_of(grid.name)
         wall_ms = 0 if kept is None else grid.shift(grid.floor(now_ms), -kept)
-        begins_ms = max(wall_ms, grid.open_at(self.ledger.begins(series_of(job), job)))
+        begins_ms = max(wall_ms, grid.open_at(self.ledger.begins(Series.of(job), job)))
         runs = self.read_runs(job, start_ms, end_ms, wall_ms)
         # What is older than the exchange's history is not asked for, missing or not.
         reached = [replace(run, first=max(run.first, grid.number(begins_ms))) for run in runs]
@@ -119,7 +119,7 @@ class BackfillPlanner:
 
     def read_runs(self, job: Job, start_ms: int, end_ms: int, wall_ms: int = 0) -> list[Run]:
         """The states of these intervals; before `wall_ms` the exchange has nothing any more."""
-        grid, series = job.timeframe, series_of(job)
+        grid, series = job.timeframe, Series.of(job)
         if start_ms >= end_ms:
             return []
         begins = max(self.ledger.begins(series, job), grid.number(wall_ms))
@@ -154,7 +154,7 @@ class BackfillPlanner:
 
     def _holes(self, job: Job, start_ms: int, end_ms: int, wall_ms: int, keeping: Sequence[Document]) -> list[tuple[int, int]]:
         """What nobody asks for between the ordered stretch and the nearest candles on either side."""
-        grid, series = job.timeframe, series_of(job)
+        grid, series = job.timeframe, Series.of(job)
         earlier, next_ms = self.candles.find_bounds(series, 0, start_ms), self.candles.find_next_open(series, end_ms - 1)
         sides = [(grid.close(earlier[1]), start_ms)] if earlier else []
         sides += [(end_ms, next_ms)] if next_ms is not None else []
@@ -211,12 +211,7 @@ def backfill_id_of(document: Document) -> str:
 
 def _id_of(job: Job, start_ms: int, end_ms: int) -> str:
     first, end = (format_ms(at_ms)[:16].replace("-", "").replace(":", "") for at_ms in (start_ms, end_ms))
-    return f"{series_of(job).series_id}:backfill:{first}-{end}"
-
-
-def series_of(job: Job) -> Series:
-    """The series that the job keeps."""
-    return Series(job.exchange, job.symbol, job.timeframe.name)
+    return f"{Series.of(job).series_id}:backfill:{first}-{end}"
 
 
 def wanted_of(runs: Sequence[Run]) -> int:

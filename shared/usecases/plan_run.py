@@ -105,7 +105,7 @@ class RunPlanner:
         assert moved.cursor_ms is not None
         assert moved.follows_ms is not None
         grid = job.timeframe
-        series_id = Series(job.exchange, job.symbol, grid.name).series_id
+        series_id = Series.of(job).series_id
         self.leases.record_page(
             job.job_id,
             fence,

@@ -151,7 +151,7 @@ def _range_of(
     job_end_ms = LATEST_MS if job.end_ms is None else job.end_ms
     end_ms = job_end_ms if request.end_ms is None else request.end_ms
     known_end_ms = 0 if job.cursor_ms is None else job.timeframe.close(job.cursor_ms)
-    return SeriesRange(Series(job.exchange, job.symbol, job.timeframe.name), start_ms, end_ms, fields, target, known_end_ms)
+    return SeriesRange(Series.of(job), start_ms, end_ms, fields, target, known_end_ms)
 
 
 def _target_of(job: Job, timeframe: str | None) -> Timeframe | None:

@@ -59,7 +59,7 @@ class CoverageReader:
         first_ms = grid.ceil(job.start_ms if start_ms is None else start_ms)
         last_ms = max(first_ms, last_ms if end_ms is None else min(closed_ms, grid.ceil(end_ms)))
         wanted = (grid.number(first_ms), grid.number(last_ms))
-        series = Series(job.exchange, job.symbol, grid.name)
+        series = Series.of(job)
         runs = self.ledger.read_runs(series, job, *wanted, self._begins(series, job, now_ms))
         shown = [run for run in runs if not states or run.state in states]
         rest = shown[runs_max:]

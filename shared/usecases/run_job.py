@@ -156,7 +156,7 @@ class _Run:
     def _open(self, connector: Connector, sender: RequestSender) -> None:
         runner, job, client = self._runner, self._job, sender.client
         specs = runner.spec_lists.resolve(job.indicators)
-        series = Series(job.exchange, job.symbol, job.timeframe.name)
+        series = Series.of(job)
         runner.candles.ensure_collection(series)
         helpers = runner.helpers
         planned = runner.planner.plan(job, series, connector, client, self._clock, self._session)

@@ -28,7 +28,7 @@ def helper_id(job: Job, kind: JobKind) -> str:
 
     By the exchange and not by the connector: two at work on one series' values would overwrite each other's.
     """
-    return f"{Series(job.exchange, job.symbol, job.timeframe.name).series_id}:{kind.value}"
+    return f"{Series.of(job).series_id}:{kind.value}"
 
 
 def helper_ids(job: Job) -> list[str]:
@@ -38,7 +38,7 @@ def helper_ids(job: Job) -> list[str]:
 
 def history_id(job: Job) -> str:
     """Id of the backfill of what a series' live job has passed over: `binance:BTC-USDT:1m:history`."""
-    return f"{Series(job.exchange, job.symbol, job.timeframe.name).series_id}:history"
+    return f"{Series.of(job).series_id}:history"
 
 
 def helper_document(job: Job, kind: JobKind, start_ms: int, end_ms: int) -> Document:
@@ -102,7 +102,7 @@ class SeriesHelpers:
 
     def take_turn(self, job: Job, session: ClientSession) -> None:
         """For the end of a backfill and the first page of a stretch behind: of two at once, each would not see the other's."""
-        self.series.take_turn(Series(job.exchange, job.symbol, job.timeframe.name).series_id, session)
+        self.series.take_turn(Series.of(job).series_id, session)
 
     def note_left(self, job: Job, cursor_ms: int | None, session: ClientSession) -> None:
         """A backfill stores nothing more, for now or ever: what is behind it may have been computed without its candles.
@@ -114,7 +114,7 @@ class SeriesHelpers:
         start_ms = job.start_ms - 1 if cursor_ms is None else cursor_ms
         live = {**series_fields(job), "kind": JobKind.LIVE.value}
         self.series_jobs.next_epoch(live, job.start_ms, job.job_id, session)
-        next_ms = self.candles.find_next_open(Series(job.exchange, job.symbol, job.timeframe.name), start_ms, session)
+        next_ms = self.candles.find_next_open(Series.of(job), start_ms, session)
         if next_ms is not None:
             self.want_enriching(job, next_ms, next_ms, session)
 

@@ -77,7 +77,7 @@ class SeriesUpkeep:
     def on_drop(self, document: Document, session: ClientSession) -> list[Document]:
         """The candles go, and the backfills that a live job takes along, which are returned: nothing is known of the series."""
         job = Job.from_document(document)
-        series_id = Series(job.exchange, job.symbol, job.timeframe.name).series_id
+        series_id = Series.of(job).series_id
         self.ledger.coverage.drop(series_id, session)
         self.ledger.asked.drop(series_id, session)
         self.revisions.drop(series_id, session)
@@ -108,11 +108,15 @@ class SeriesUpkeep:
         if job.kind is not JobKind.LIVE:
             return []
         keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
-        ordered = {each["_id"] for each in keeping if "backfill_id" in each and each["connector_id"] == job.connector_id}
-        return [each for each in keeping if each["_id"] == history_id(job) or each["_id"] in ordered]
+        return [each for each in keeping if each["_id"] == history_id(job) or _is_ordered_by(each, job)]
 
     def _leave(self, document: Document, session: ClientSession) -> None:
         """A backfill that is not done stores nothing more, for now or ever."""
         if document["kind"] == JobKind.BACKFILL and document["status"] != JobStatus.DONE:
             job = Job.from_document(document)
             self.helpers.note_left(job, job.cursor_ms, session)
+
+
+def _is_ordered_by(document: Document, job: Job) -> bool:
+    """Whether it is a chunk of a backfill that was ordered for that live job; another connector's are for its own."""
+    return "backfill_id" in document and bool(document["connector_id"] == job.connector_id)

@@ -86,7 +86,7 @@ class SeriesVerifier:
         """
         covered = self.coverage_reader.read(job_id, start_ms, end_ms, frozenset(), RUNS_MAX)
         job = Job.from_document(self.jobs.get(job_id))
-        series = Series(job.exchange, job.symbol, job.timeframe.name)
+        series = Series.of(job)
         specs = self.spec_lists.resolve(job.indicators)
         reader = HistoryReader(self.candles, series, specs)
         opens: list[IntArray] = []

@@ -50,3 +50,11 @@ def api(
     api = AdminApi(admin_app.test_client(), f"http://127.0.0.1:{exchange_simulator.port}")
     yield api
     api.platform.close()
+
+
+@pytest.fixture
+def live(api: AdminApi) -> AdminApi:
+    """A live job that has not run yet."""
+    api.add_connector()
+    api.add_job()
+    return api

@@ -1,4 +1,4 @@
-"""Backfills by the admin API: what one would cost, its chunks, its progress, pause, resume, cancel, and wrong orders."""
+"""Ordering backfills by the admin API: what one would cost, its chunks, what it leaves, and wrong orders."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,59 +9,20 @@ import numpy as np
 import pytest
 from pymongo import MongoClient
 
-from local_emulator.simulator.config import SEED_DEFAULT
 from local_emulator.simulator.process import SimulatorProcess
-from local_emulator.simulator.truth import true_candles
-from local_emulator.snapshot import take_snapshot
 from shared.domain.coverage import BUCKET, Code
 from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
-from shared.domain.jobs import to_datetime, to_ms
+from shared.domain.jobs import to_ms
 from shared.domain.timeframes import HOUR_MS, MINUTE_MS
-from shared.errors import Conflict, LeaseLost
+from shared.errors import Conflict
 from shared.stores import database
 from shared.usecases.plan_backfills import BackfillOrder
 from shared.usecases.record_changes import Author
-from tests.e2e.admin_api import AdminApi, fields_of, set_fields
-from tests.factories import run_once, run_until_caught_up, stored_documents
-from tests.replay import assert_series_equals
-from tests.waiting import wait_until
+from tests.e2e.admin_api import AdminApi, fields_of
+from tests.e2e.backfill_scene import DAY, ID, LIVE_ID, ORDER, PATH, START_MS, assert_truth, chunk_ids, order, requests_total
+from tests.factories import run_once, run_until_caught_up
 
-START_MS: Final = 1_704_067_200_000  # 2024-01-01
-DAY: Final = 1_440
-LIVE_ID: Final = "binance:BTC-USDT:1m"
-PATH: Final = f"/v1/jobs/{LIVE_ID}/backfill"
-ORDER: Final = {"from": "2024-01-01T00:00:00Z", "to": "2024-01-04T00:00:00Z"}
-ID: Final = f"{LIVE_ID}:backfill:20240101T0000-20240104T0000"
 RSI: Final[list[dict[str, Any]]] = [{"name": "RSI", "params": {"timeperiod": 14}}]
-
-
-@pytest.fixture
-def live(api: AdminApi) -> AdminApi:
-    """A live job that has not run yet."""
-    api.add_connector()
-    api.add_job()
-    return api
-
-
-def order(api: AdminApi, **fields: Any) -> dict[str, Any]:
-    response = api.call("POST", PATH, {**ORDER, **fields}, role="operator")
-    assert response.status_code == 201, response.text
-    assert response.headers["Location"] == f"/v1/backfills/{response.json['id']}"
-    return dict(response.json)
-
-
-def chunk_ids(api: AdminApi, backfill_id: str = ID) -> list[str]:
-    return [chunk["job_id"] for chunk in api.get(f"/v1/backfills/{backfill_id}")["chunks"]]
-
-
-def requests_total(simulator: SimulatorProcess) -> int:
-    return int(simulator.report()["binance"]["requests_total"])
-
-
-def assert_truth(api: AdminApi, specs: Any, days: int = 3) -> None:
-    expected = true_candles(SEED_DEFAULT, "binance", "BTC/USDT", "1m", START_MS, START_MS + days * DAY * MINUTE_MS)
-    stored = [d for d in stored_documents(api.platform, "binance", "BTC/USDT", "1m") if d["_id"].year == 2024]
-    assert_series_equals(stored, expected, specs)
 
 
 def test_a_dry_run_tells_what_it_would_cost_and_makes_nothing(live: AdminApi) -> None:
@@ -200,82 +161,6 @@ def test_one_worker_by_default_where_an_indicator_runs_on_and_more_where_none_do
     assert told["BTC-USDT"]["plan"]["requests"] == 263
 
 
-def test_a_backfill_can_be_paused_resumed_and_cancelled(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
-    order(live, workers=2)
-    first, second = chunk_ids(live)
-    assert run_once(live.platform, first).outcome.value == "done"
-    paused = live.call("POST", f"/v1/backfills/{ID}/pause", role="operator").json
-    assert (paused["status"], paused["eta_seconds"], paused["eta_at"]) == ("paused", None, None)
-    assert 0.3 < paused["share"] < 0.7
-    assert [chunk["status"] for chunk in paused["chunks"]] == ["done", "paused"]
-    assert live.call("POST", f"/v1/backfills/{ID}/pause", role="operator").status_code == 200
-    resumed = live.call("POST", f"/v1/backfills/{ID}/resume", role="operator").json
-    assert resumed["status"] == "active"
-    assert resumed["left"] == paused["left"]
-    assert resumed["eta_seconds"] is not None
-    assert live.call("DELETE", f"/v1/backfills/{ID}", role="operator").status_code == 204
-    assert live.call("GET", f"/v1/backfills/{ID}", role="viewer").status_code == 404
-    assert live.get("/v1/jobs?kind=backfill")["items"] == []
-    # What it had asked for stays known: ordered again, it is the rest that is asked for.
-    again = order(live)
-    assert again["plan"]["counts"]["stored"] == len(stored_documents(live.platform, "binance", "BTC/USDT", "1m"))
-    assert again["wanted"] == paused["left"]
-    assert live.actions(f"jobs/{second}") == ["job.create", "job.pause", "job.resume", "job.delete"]
-
-
-def test_a_backfill_at_full_speed_can_be_paused_and_cancelled(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
-    """Its workers write all the while; who pauses it must not lose against them."""
-    exchange_simulator.configure("binance", [(1_000_000, 60_000)])
-    assert live.call("PATCH", "/v1/connectors/binance", {"rate_limit": 1_000_000}).status_code == 200
-    # Eight years, so that no part is done before it is paused.
-    plan = order(live, **{"from": "2018-01-01T00:00:00Z"}, to="2026-01-01T00:00:00Z", workers=4)
-    path, ids = f"/v1/backfills/{plan['id']}", chunk_ids(live, plan["id"])
-    with ThreadPoolExecutor(4) as pool:
-        for verb in ("pause", "DELETE"):
-            running = [pool.submit(run_once, live.platform, job_id) for job_id in ids]
-            stored = live.get(path)["candles"]
-            wait_until(lambda was=stored: live.get(path)["candles"] > was + 4_000)
-            if verb == "pause":
-                paused = live.call("POST", f"{path}/pause", role="operator")
-                assert (paused.status_code, paused.json["status"]) == (200, "paused"), paused.text
-                assert {each.result(20).outcome.value for each in running} == {"paused"}
-                assert live.call("POST", f"{path}/resume", role="operator").status_code == 200
-            else:
-                assert live.call("DELETE", path, role="operator").status_code == 204
-                for each in running:
-                    with pytest.raises(LeaseLost):
-                        each.result(20)
-    assert live.call("GET", path, role="viewer").status_code == 404
-
-
-def test_a_live_job_takes_its_backfills_along(live: AdminApi) -> None:
-    order(live, workers=2)
-    revision = live.get(f"/v1/jobs/{LIVE_ID}")["revision"]
-    assert live.call("POST", f"/v1/jobs/{LIVE_ID}/pause", role="operator").status_code == 200
-    assert live.get(f"/v1/backfills/{ID}")["status"] == "paused"
-    assert live.call("POST", f"/v1/jobs/{LIVE_ID}/resume", role="operator").status_code == 200
-    assert live.get(f"/v1/backfills/{ID}")["status"] == "active"
-    assert live.call("DELETE", f"/v1/jobs/{LIVE_ID}", headers={"If-Match": f'"{revision + 2}"'}).status_code == 204
-    assert live.call("GET", f"/v1/backfills/{ID}", role="viewer").status_code == 404
-    assert live.get("/v1/jobs?kind=backfill")["items"] == []
-
-
-def test_a_paused_connector_is_named_and_nothing_is_promised(live: AdminApi) -> None:
-    order(live)
-    assert live.get(f"/v1/backfills/{ID}")["waiting_for"] is None
-    live.call("POST", "/v1/connectors/binance/pause", role="operator")
-    shown = live.get(f"/v1/backfills/{ID}")
-    assert (shown["status"], shown["waiting_for"], shown["eta_seconds"]) == ("active", "connector_paused", None)
-
-
-def test_a_paused_chunk_of_an_active_backfill_is_named(live: AdminApi) -> None:
-    order(live, workers=2)
-    assert live.call("POST", f"/v1/jobs/{ID}:2/pause", role="operator").status_code == 200
-    shown = live.get(f"/v1/backfills/{ID}")
-    assert (shown["status"], shown["waiting_for"]) == ("active", "chunk_paused")
-    assert live.call("POST", f"/v1/backfills/{ID}/resume", role="operator").json["waiting_for"] is None
-
-
 def test_holes_that_an_order_leaves_are_told(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
     def holes(first: str, end: str) -> list[dict[str, str]]:
         body = {"from": f"2024-01-{first}T00:00:00Z", "to": f"2024-01-{end}T00:00:00Z", "dry_run": True}
@@ -290,18 +175,9 @@ def test_holes_that_an_order_leaves_are_told(live: AdminApi, exchange_simulator:
     assert behind == [{"from": "2024-01-11T00:00:00.000Z", "to": "2024-01-12T00:00:00.000Z"}]
     # What several chunks of another are on their way to fill is none, and what of it they leave is told.
     order(live, **{"from": "2024-01-07T00:00:00Z"}, to="2024-01-09T12:00:00Z", workers=2)
-    assert holes("05", "07") == [{"from": "2024-01-09T12:00:00.000Z", "to": "2024-01-10T00:00:00.000Z"}]
-
-
-def test_a_chunk_in_error_is_told_and_goes_on_when_resumed(live: AdminApi) -> None:
-    order(live)
-    (job_id,) = chunk_ids(live)
-    set_fields(live, job_id, status="error", last_error={"code": "exchange_unavailable", "message": "no connection"})
-    shown = live.get(f"/v1/backfills/{ID}")
-    assert (shown["status"], shown["eta_seconds"]) == ("error", None)
-    assert shown["chunks"][0]["last_error"]["message"] == "no connection"
-    assert live.call("POST", f"/v1/backfills/{ID}/resume", role="operator").json["status"] == "active"
-    assert run_once(live.platform, job_id).outcome.value == "done"
+    rest = {"from": "2024-01-09T12:00:00.000Z", "to": "2024-01-10T00:00:00.000Z"}
+    assert holes("05", "07") == [rest]
+    assert holes("03", "05") == [{"from": "2024-01-05T00:00:00.000Z", "to": "2024-01-07T00:00:00.000Z"}, rest]
 
 
 def test_what_a_live_job_passes_over_is_a_backfill_like_others(live: AdminApi) -> None:
@@ -429,91 +305,6 @@ def test_an_order_for_a_job_that_is_deleted_meanwhile_is_not_taken(live: AdminAp
     monkeypatch.setattr(planner, "plan", overtaken)
     assert live.call("POST", PATH, ORDER, role="operator").status_code == 404
     assert live.get("/v1/jobs")["items"] == []
-
-
-def test_one_chunk_that_was_resumed_is_no_measure_of_the_others(live: AdminApi) -> None:
-    """It had failed shortly before its end; the other one goes on at its own pace."""
-    order(live, workers=2)
-    now_ms = live.platform.database.server_now_ms()
-    hour_ago, cursor_at = to_datetime(now_ms - 600_000), to_datetime(START_MS + 2_500 * MINUTE_MS)
-    set_fields(live, f"{ID}:1", status="done", created_at=hour_ago, pace_at=hour_ago, pace_left=1)
-    set_fields(live, f"{ID}:2", created_at=to_datetime(now_ms - 10_000), **{"cursor.last_ts": cursor_at})
-    shown = live.get(f"/v1/backfills/{ID}")
-    chunk = shown["chunks"][1]
-    expected_s = chunk["left"] / ((chunk["wanted"] - chunk["left"]) / 10)
-    assert shown["eta_seconds"] == pytest.approx(expected_s, rel=0.3)
-
-
-def test_chunks_that_go_with_their_live_job_leave_no_alert_and_are_in_the_audit_log(live: AdminApi) -> None:
-    for query in ("", "?candles=delete"):
-        order(live)
-        live.platform.database.transact(
-            lambda session: live.platform.alerts.open_(
-                subject=f"jobs/{ID}:1", title="stopped", facts={}, opened_at=to_datetime(0), session=session
-            )
-        )
-        assert live.call("DELETE", f"/v1/jobs/{LIVE_ID}{query}").status_code == 204
-        assert live.get("/v1/alerts?state=open")["items"] == []
-        assert live.actions(f"jobs/{ID}:1")[-1] == "job.delete"
-        live.add_job()
-
-
-def test_years_without_a_market_are_no_measure_of_the_pace(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
-    """One request passes them all; what comes then takes a request for each thousand."""
-    limits = replace(live.platform.runner.run_limits, pages_max=2)
-    object.__setattr__(live.platform.runner, "run_limits", limits)
-    listed = {"from": "2012-01-01T00:00:00Z", "to": "2017-10-01T00:00:00Z"}
-    plan = order(live, **listed)
-    (job_id,) = chunk_ids(live, plan["id"])
-    assert run_once(live.platform, job_id).outcome.value == "more"
-    ago = live.platform.database.server_now_ms() - 20_000
-    set_fields(live, job_id, created_at=to_datetime(ago))
-    shown = live.get(f"/v1/backfills/{plan['id']}")
-    assert shown["share"] > 0.9
-    assert 50_000 < shown["left"] < 70_000
-    # Two thousand at most in twenty seconds.
-    assert shown["eta_seconds"] > shown["left"] / 2_000 * 20
-
-
-def test_the_terminal_view_shows_a_backfill_as_one(live: AdminApi) -> None:
-    order(live, workers=3)
-    assert run_once(live.platform, f"{ID}:2").outcome.value == "done"
-    live.call("POST", f"/v1/jobs/{ID}:3/pause", role="operator")
-    rows = take_snapshot(live.platform.database.client[live.platform.settings.database]).jobs
-    assert [row.job_id for row in rows] == [LIVE_ID, ID]
-    row, share = rows[1], live.get(f"/v1/backfills/{ID}")["share"]
-    assert (row.state, row.stretch) == ("waiting", "2024-01-01 … 2024-01-04")
-    assert row.progress == pytest.approx(share, abs=1e-3)
-    assert row.candles == live.get(f"/v1/backfills/{ID}")["candles"] > 0
-
-
-def test_a_chunk_stays_as_it_was_ordered(live: AdminApi) -> None:
-    order(live, workers=2)
-    for method, path, body in (
-        ("DELETE", f"/v1/jobs/{ID}:1", None),
-        ("DELETE", f"/v1/jobs/{ID}:1?candles=delete", None),
-        ("PATCH", f"/v1/jobs/{ID}:1", {"end_at": "2024-01-03T00:00:00Z"}),
-    ):
-        refused = live.call(method, path, body)
-        assert refused.status_code == 409
-        assert ID in refused.json["detail"]
-    assert live.call("PATCH", f"/v1/jobs/{ID}:1", {"priority": 1}).status_code == 200
-
-
-def test_with_its_candles_a_live_job_takes_its_backfills_along(live: AdminApi) -> None:
-    order(live, workers=2)
-    for job_id in chunk_ids(live):
-        run_until_caught_up(live.platform, job_id)
-    order(live, **{"from": "2024-01-10T00:00:00Z"}, to="2024-01-11T00:00:00Z")
-    assert live.call("DELETE", f"/v1/jobs/{LIVE_ID}?candles=delete").status_code == 204
-    assert stored_documents(live.platform, "binance", "BTC/USDT", "1m") == []
-    assert live.get("/v1/jobs")["items"] == []
-    # What somebody has made by hand stands in the way, and is named.
-    live.add_job()
-    own = live.add_job(start_at="2024-01-01T00:00:00Z", end_at="2024-01-02T00:00:00Z")["id"]
-    refused = live.call("DELETE", f"/v1/jobs/{LIVE_ID}?candles=delete")
-    assert refused.status_code == 409
-    assert own in refused.json["detail"]
 
 
 def test_of_orders_that_come_at_once_only_one_is_taken(live: AdminApi) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pymongo import MongoClient
 from pymongo.monitoring import CommandListener, CommandStartedEvent
 
-from local_emulator.simulator.process import SimulatorProcess, start_simulator
+from local_emulator.simulator.process import SimulatorProcess
 from local_emulator.simulator.truth import true_candles
 from shared.deadline import Deadline
 from shared.domain.candles import CandleBatch
@@ -24,7 +24,6 @@ from shared.usecases.run_job import RunResult
 from shared.usecases.send_requests import PAGE_RESERVE_MS
 from shared.wiring import Platform
 from tests.factories import (
-    add_connector,
     add_job,
     claim,
     make_platform,
@@ -32,38 +31,16 @@ from tests.factories import (
     run_until_caught_up,
     stored_documents,
 )
+from tests.machines.series_scene import CLOSED_MS, back
 from tests.replay import assert_series_equals
 from tests.waiting import wait_until
 
 SEED: Final = 17
-NOW_MS: Final = 1_760_000_042_000
-CLOSED_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
 COLLECTION: Final = "candles_binance_BTC-USDT_1m"
-WIDE: Final = [(100_000, 60_000)]
 LIMIT_S: Final = 20.0
 PAGE: Final = 1_000
 # So that something can happen in the middle of a run.
 SLOW: Final[dict[str, object]] = {"exchange": "binance", "kind": "slow", "delay_ms": 300}
-
-
-@pytest.fixture(scope="module")
-def shared_simulator() -> Iterator[SimulatorProcess]:
-    with start_simulator(freeze_at_ms=NOW_MS, seed=SEED) as running:
-        yield running
-
-
-@pytest.fixture
-def simulator(shared_simulator: SimulatorProcess, platform: Platform) -> SimulatorProcess:
-    """Frozen at NOW_MS, without faults and with all the weight one can use; `binance` points at it."""
-    shared_simulator.set_faults()
-    shared_simulator.clock(now_ms=NOW_MS)
-    shared_simulator.configure("binance", WIDE)
-    add_connector(platform, base_url=shared_simulator.base_url("binance"), windows=WIDE)
-    return shared_simulator
-
-
-def back(intervals: int) -> int:
-    return CLOSED_MS - intervals * MINUTE_MS
 
 
 def truth(start_ms: int, end_ms: int = CLOSED_MS) -> CandleBatch:

@@ -223,3 +223,21 @@ def test_a_denial_does_not_outlast_what_others_give_back(platform: Platform, lim
         except Refused:
             time.sleep(0.01)
     raise AssertionError("a minute's denial is remembered although there is room")
+
+
+def test_a_run_that_ends_while_it_waits_for_room_books_nothing(platform: Platform, limits: RateLimitStore) -> None:
+    """There is room half a second later, and it would be nobody's."""
+    add_connector(platform, "kraken", windows=[(10, 900)])
+    connector = platform.connectors.get_connector("kraken")
+    limits.reserve("kraken", need=10, want=10, wait_ms_max=0, use_by_ms=0, transit_ms=0)
+    backfill = Grants(RateLimitStore(platform.database), connector, 5_000, is_live=False)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(backfill.acquire, 1, 10)
+        time.sleep(0.2)
+        assert not waiting.done()
+        backfill.close()
+        with pytest.raises(Refused):
+            waiting.result(0.3)
+    limiter = platform.database.collection("connectors").find_one({"_id": "kraken"})["limiter"]
+    assert sum(grant["w"] for grant in limiter["unsettled"]) <= 10
+    assert limiter["last"]["granted"] == 0

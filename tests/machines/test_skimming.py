@@ -87,6 +87,14 @@ def test_so_do_all_years_since_there_are_markets(platform: Platform, simulator: 
     assert counts(platform, job_id, START_MS) == {"missing": (START_MS - EARLIEST_MS) // MINUTE_MS}
 
 
+def test_no_request_is_sent_in_vain(platform: Platform, simulator: SimulatorProcess) -> None:
+    job_id = coinbase(platform, simulator, START_MS)
+    run_until_caught_up(platform, job_id)
+    # An empty page; 300 days, twice since they are empty, and two pages of minutes held against them; the other hundred, with
+    # the first candle behind them; and two pages of minutes with trades.
+    assert requests_of(platform, job_id) == 1 + (2 + 2) + (1 + 2) + 2
+
+
 def test_what_was_passed_is_looked_for_again_as_cheaply_and_then_had_no_trades(
     platform: Platform, simulator: SimulatorProcess
 ) -> None:
