@@ -16,6 +16,7 @@ from local_emulator.simulator.exchange import Exchange, IncomingRequest
 from local_emulator.simulator.faults import Fault, FaultBook
 from local_emulator.simulator.recordings import RecordedSeries, RecordingKey
 from local_emulator.simulator.series import BlockCache
+from local_emulator.simulator.stamps import Stamp
 from local_emulator.simulator.wires import WIRES
 from shared.errors import ConfigurationError
 
@@ -70,14 +71,16 @@ class Simulator:
 
     async def serve(self, request: Request) -> Response:
         """A request to an exchange."""
-        arrived_ns = request.scope["state"]["connection"].received_ns
         exchange = self.exchanges.get(request.path_params["exchange"])
         if exchange is None:
             return JSONResponse({"error": "no such exchange", "exchanges": sorted(self.exchanges)}, 404)
         body = b"" if request.method in ("GET", "HEAD") else await request.body()
+        # A request arrives with its last part, so the stamp is read when all of it is there.
+        stamp: Stamp = request.scope["state"]["connection"].stamp
         path = "/" + request.path_params["path"]
-        incoming = IncomingRequest(request.method, path, request.query_params, request.headers, body, arrived_ns)
-        return await exchange.answer(incoming)
+        return await exchange.answer(
+            IncomingRequest(request.method, path, request.query_params, request.headers, body, stamp.at_ns, stamp.lateness_ns)
+        )
 
     async def report(self, request: Request) -> Response:
         """All counts; `last_ms` says over what time `weight_recent` and `utilisation` are taken."""

@@ -26,7 +26,7 @@ NOTHING: Final = RecordedSeries(CandleBatch.empty())
 
 @dataclass(frozen=True, slots=True)
 class IncomingRequest:
-    """What came over the wire, below the exchange's path prefix."""
+    """What came over the wire, below the exchange's path prefix, and when: see Stamp."""
 
     method: str
     path: str
@@ -34,6 +34,7 @@ class IncomingRequest:
     headers: Mapping[str, str]
     body: bytes
     arrived_ns: int
+    lateness_ns: int | None = None
 
 
 @dataclass(slots=True)
@@ -62,7 +63,7 @@ class Exchange:
         route, params = self._route(incoming)
         asked = incoming.query if incoming.method == "GET" else json_object(incoming.body)
         weight = route.query_weight(asked) if route.query_weight else route.weight
-        verdict = self.arrivals.arrive(incoming.arrived_ns, weight)
+        verdict = self.arrivals.arrive(incoming.arrived_ns, weight, incoming.lateness_ns)
         now_ms = self.clock.now_ms()
         fault: Fault | None = None
         if verdict.status != "accepted":

@@ -5,30 +5,31 @@ import json
 import os
 import socket
 import sys
-import time
 from typing import Any, Final
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from local_emulator.simulator.app import Simulator
+from local_emulator.simulator.stamps import StampingSocket, stamp_of
 
 HOST: Final = "127.0.0.1"
-# Pages are computed beside the loop in a thread; a short turn keeps the stamps of arrivals true.
+# Pages are computed beside the loop in a thread. A short turn lets the loop read at once, which matters where it is the reading
+# that dates an arrival.
 SWITCH_INTERVAL_S: Final = 0.0005
 KEEP_ALIVE_S: Final = 75
 
 
 class _Connection(H11Protocol):
-    """A connection that stamps what it receives before anybody reads it, and lets the application hang up."""
+    """A connection that knows when its newest data arrived, and lets the application hang up."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.received_ns = 0
+        self.stamp = stamp_of(b"")
         self.app_state = {**self.app_state, "connection": self}
 
     def data_received(self, data: bytes) -> None:
-        self.received_ns = time.monotonic_ns()
+        self.stamp = stamp_of(data)
         super().data_received(data)
 
 
@@ -60,8 +61,9 @@ def serve(simulator: Simulator, port: int, stops_with_stdin: bool = False) -> No
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # asyncio switches Nagle's delay off only where the protocol is named; with it every small answer takes 40 ms.
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+    with StampingSocket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.ask_for_stamps()
         listener.bind((HOST, port))
         config = uvicorn.Config(
             simulator.app(),

@@ -1,9 +1,9 @@
-"""The counting of arrivals against a count by hand, and how an exchange punishes."""
+"""The counting of arrivals against a count by hand, in whatever order they are read, and how an exchange punishes."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from local_emulator.simulator.arrivals import Arrivals, Limit, Punishment
+from local_emulator.simulator.arrivals import OUT_OF_ORDER_NS_MAX, Arrivals, Limit, Punishment, Window
 
 SECOND_NS = 1_000_000_000
 MS_NS = 1_000_000
@@ -12,6 +12,14 @@ MS_NS = 1_000_000
 def worst_by_hand(arrivals: list[tuple[int, int]], period_ns: int) -> int:
     """The heaviest half-open window; one that ends with an arrival is among the heaviest."""
     return max(sum(weight for at, weight in arrivals if end - period_ns < at <= end) for end, _ in arrivals)
+
+
+def usages_by_hand(arrivals: list[tuple[int, int]], period_ns: int) -> list[int]:
+    """The weight in the period that ends with each arrival, in the order of their times; equal times as they are given."""
+    ordered = sorted(arrivals, key=lambda arrival: arrival[0])
+    return [
+        sum(weight for at, weight in ordered[: place + 1] if end - period_ns < at) for place, (end, _) in enumerate(ordered)
+    ]
 
 
 @given(
@@ -32,6 +40,83 @@ def test_the_worst_window_and_the_breaches_are_exact(gaps: list[tuple[int, int]]
     assert window.over_limit == over
     assert window.total == door.weight_total == sum(weight for _, weight in logged)
     assert door.windows[1].worst == worst_by_hand(logged, 7 * MS_NS)
+
+
+@given(
+    arrivals=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 5)), min_size=1, max_size=60),
+    limit=st.integers(1, 40),
+    period_ms=st.integers(1, 120),
+)
+@example(arrivals=[(5, 2), (0, 1)], limit=1, period_ms=5)
+@example(arrivals=[(5, 1), (3, 2), (5, 1), (4, 1)], limit=3, period_ms=2)
+def test_arrivals_read_out_of_order_count_as_in_order(arrivals: list[tuple[int, int]], limit: int, period_ms: int) -> None:
+    read, ordered = (Arrivals((Limit(limit, period_ms),), Punishment(), punish=False) for _ in range(2))
+    logged = [(at_ms * MS_NS, weight) for at_ms, weight in arrivals]
+    for at_ns, weight in logged:
+        read.arrive(at_ns, weight)
+    for at_ns, weight in sorted(logged, key=lambda arrival: arrival[0]):
+        ordered.arrive(at_ns, weight)
+    window, usages = read.windows[0], usages_by_hand(logged, period_ms * MS_NS)
+    assert (window.worst, window.over_limit) == (max(usages), sum(usage > limit for usage in usages))
+    last_ns = max(at for at, _ in logged)
+    grid_ns = last_ns - last_ns % (period_ms * MS_NS)
+    assert (window.usage, window.grid_usage) == (usages[-1], sum(weight for at, weight in logged if at >= grid_ns))
+    assert read.report(last_ns, 100) == ordered.report(last_ns, 100)
+
+
+@given(
+    arrivals=st.lists(st.tuples(st.integers(0, 40_000), st.integers(0, 60_000), st.integers(1, 5)), min_size=80, max_size=120),
+    limit=st.integers(1, 40),
+    period_ms=st.integers(1, 90_000),
+)
+def test_what_the_log_forgets_was_not_needed_any_more(arrivals: list[tuple[int, int, int]], limit: int, period_ms: int) -> None:
+    window, newest_ns, logged = Window(Limit(limit, period_ms)), 0, []
+    for ahead_ms, back_ms, weight in arrivals:
+        # Every arrival lies up to a minute before the newest one there can be by now.
+        newest_ns += ahead_ms * MS_NS
+        logged.append((newest_ns - back_ms * MS_NS, weight))
+        window.add(*logged[-1])
+    usages = usages_by_hand(logged, period_ms * MS_NS)
+    assert (window.worst, window.over_limit) == (max(usages), sum(usage > limit for usage in usages))
+    assert window.total == sum(weight for _, weight in logged)
+
+
+def test_the_log_is_bounded() -> None:
+    window = Window(Limit(10, 1_000))
+    for second in range(1_000):
+        window.add(second * SECOND_NS, 1)
+        assert len(window._times) == len(window._sums) < 2 * 62
+    assert (window.usage, window.total) == (1, 1_000)
+
+
+@given(
+    arrivals=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 5)), max_size=40),
+    at_ms=st.integers(0, 60),
+    weight=st.integers(0, 5),
+    limit=st.integers(5, 30),
+    period_ms=st.integers(1, 40),
+)
+def test_the_wait_is_told_by_what_came_before(
+    arrivals: list[tuple[int, int]], at_ms: int, weight: int, limit: int, period_ms: int
+) -> None:
+    window = Window(Limit(limit, period_ms))
+    for logged_ms, logged in arrivals:
+        window.add(logged_ms * MS_NS, logged)
+    before = [(logged_ms, logged) for logged_ms, logged in arrivals if logged_ms <= at_ms]
+
+    def fits_at(moment_ms: int) -> bool:
+        return sum(logged for logged_ms, logged in before if logged_ms > moment_ms - period_ms) + weight <= limit
+
+    assert window.wait_ms(at_ms * MS_NS, weight) == next(wait for wait in range(period_ms + 1) if fits_at(at_ms + wait))
+
+
+def test_an_arrival_older_than_the_windows_remember_is_counted_where_they_begin() -> None:
+    door = Arrivals((Limit(1, 1_000),), Punishment(), punish=False)
+    newest_ns = 2 * OUT_OF_ORDER_NS_MAX
+    for at_ns in (newest_ns, newest_ns - OUT_OF_ORDER_NS_MAX, 0):
+        door.arrive(at_ns, 1)
+    assert (door.first_ns, door.last_ns) == (newest_ns - OUT_OF_ORDER_NS_MAX, newest_ns)
+    assert (door.windows[0].worst, door.windows[0].over_limit) == (2, 1)
 
 
 def test_two_arrivals_one_period_apart_share_no_window() -> None:
@@ -82,6 +167,32 @@ def test_where_breaking_a_limit_is_a_ban_all_are_refused_until_it_ends() -> None
     assert door.bans == 1
 
 
+def test_an_arrival_is_judged_by_what_came_before_it_though_more_was_read() -> None:
+    door = Arrivals((Limit(2, 1_000),), Punishment())
+    later = [door.arrive((5_000 + at_ms) * MS_NS, 1).status for at_ms in range(3)]
+    assert later == ["accepted", "accepted", "throttled"]
+    assert [door.arrive(4_500 * MS_NS, 1).status for _ in range(3)] == ["accepted", "accepted", "throttled"]
+    assert door.arrive(5_003 * MS_NS, 1).status == "throttled"
+    assert (door.windows[0].worst, door.windows[0].over_limit) == (7, 5)
+
+
+def test_what_was_sent_before_a_refusal_does_not_ignore_it() -> None:
+    door = Arrivals((Limit(1, 1_000),), Punishment(ban_after=1, ban_ms=60_000))
+    assert [door.arrive(at_ms * MS_NS, 1).status for at_ms in (5_000, 5_500)] == ["accepted", "throttled"]
+    assert [door.arrive(at_ms * MS_NS, 1).status for at_ms in (5_400, 5_300)] == ["throttled", "throttled"]
+    assert (door.arrive(5_450 * MS_NS, 1).status, door.bans) == ("banned", 1)
+
+
+def test_what_was_sent_before_a_ban_is_not_banned() -> None:
+    door = Arrivals((Limit(1, 1_000),), Punishment(bans_at_once=True, ban_ms=60_000))
+    assert [door.arrive(at_ms * MS_NS, 1).status for at_ms in (5_000, 5_500)] == ["accepted", "banned"]
+    assert door.arrive(3_900 * MS_NS, 1).status == "accepted"
+    # This one breaks the limit before the one that was read earlier did: one offence, and one ban.
+    verdict = door.arrive(5_400 * MS_NS, 1)
+    assert (verdict.status, verdict.retry_after_ms, door.bans) == ("banned", 60_100, 1)
+    assert door.arrive(5_450 * MS_NS, 1).status == "banned"
+
+
 def test_a_patient_client_is_never_banned() -> None:
     door = Arrivals((Limit(1, 1_000),), Punishment(ban_after=1, ban_ms=2_000))
     at_ns = 0
@@ -97,3 +208,11 @@ def test_the_weight_of_the_last_while_is_told() -> None:
         door.arrive(second * SECOND_NS, 2)
     assert door.weight_recent(9 * SECOND_NS, 3_000) == 8
     assert door.report(9 * SECOND_NS, 10_000)["weight_recent"] == 20
+
+
+def test_the_report_says_how_late_the_simulator_read() -> None:
+    door = Arrivals((), Punishment())
+    for lateness_ns in (None, 3 * MS_NS, 50 * MS_NS, 51 * MS_NS, None):
+        door.arrive(SECOND_NS, 1, lateness_ns)
+    report = door.report(SECOND_NS, 1_000)
+    assert (report["stamped_total"], report["read_late_total"], report["lateness_ms_max"]) == (3, 1, 51.0)
