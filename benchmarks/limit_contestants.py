@@ -2,8 +2,9 @@
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import ccxt
@@ -17,14 +18,16 @@ from limits.strategies import (
 )
 
 from local_emulator.simulator.process import SimulatorProcess
-from shared.domain.rates import Reservation, Settlement
+from shared.domain.rates import Ask, Reservation, Settlement, batch_ms
 from shared.domain.timeframes import MINUTE_MS
 from shared.errors import StorageUnavailable
 from shared.exchanges.catalog import load_spec
+from shared.exchanges.gated_http import OnAnswer
 from shared.settings import load_settings
 from shared.stores.database import Database
+from shared.stores.rate_limits import RateLimitStore
 from shared.usecases.grants import Grants, NoRoom, Refused
-from shared.usecases.shared_grants import SharedGrants
+from shared.usecases.instance_limiter import InstanceLimiter
 from shared.wiring import Platform
 
 SYMBOL: Final = "BTC/USDT"
@@ -100,36 +103,39 @@ def open_platform(door: Door) -> Platform:
 Attempts = Iterator[None]
 
 
-class CountingLimits(SharedGrants):
-    """The limiter as an instance's runs use it; tells what was asked, what was granted, and what was given back."""
+class CountingStore(RateLimitStore):
+    """The limiter's store; tells what was asked, what was granted, and what was given back."""
 
     def __init__(self, database: Database, tally: Tally) -> None:
         super().__init__(database)
         self._tally = tally
-        self._granted: dict[str, int] = {}
 
-    def reserve(self, connector_id: str, **terms: Any) -> Reservation:
-        """See SharedGrants. A denial that is remembered was not asked for."""
-        asked = time.monotonic()
-        reservation = super().reserve(connector_id, **terms)
-        if reservation.granted or reservation.replied_monotonic > reservation.asked_monotonic >= asked:
-            self._tally.add("reservations")
-        if reservation.granted:
-            self._tally.add("granted", reservation.granted)
-            self._granted[reservation.reservation_id] = reservation.granted
+    def reserve(
+        self, connector_id: str, ask: Ask, settlements: Sequence[Settlement] = (), reservation_id: str | None = None
+    ) -> Reservation:
+        """See RateLimitStore."""
+        self._note(settlements)
+        reservation = super().reserve(connector_id, ask, settlements, reservation_id)
+        self._tally.add("reservations")
+        self._tally.add("granted", reservation.granted)
         return reservation
 
-    def settle(self, connector_id: str, settlement: Settlement) -> None:
-        """See SharedGrants."""
-        self._tally.add("returned", self._granted.pop(settlement.reservation_id) - settlement.used)
-        super().settle(connector_id, settlement)
+    def settle(self, connector_id: str, settlements: Sequence[Settlement]) -> None:
+        """See RateLimitStore."""
+        self._note(settlements)
+        super().settle(connector_id, settlements)
+
+    def _note(self, settlements: Sequence[Settlement]) -> None:
+        for each in settlements:
+            if each.before is not None:
+                self._tally.add("returned", each.before - each.after - each.arrived)
 
 
 class ChandlerWorker:
     """Asks for pages as the platform's runs do, one run after the other: each ends when there is no room."""
 
     def __init__(self, platform: Platform, door: Door, tally: Tally) -> None:
-        self._limits, self._tally = CountingLimits(platform.database, tally), tally
+        self.limiter, self._tally = InstanceLimiter(CountingStore(platform.database, tally)), tally
         self._connector = platform.connectors.get_connector(door.name)
         self._client = platform.open_exchange(self._connector, lambda: NOW_MS)
         self._page_ms = PAGE_MS_GUESS
@@ -150,7 +156,7 @@ class ChandlerWorker:
             self._end_run()
 
     def _begin_run(self) -> Grants:
-        return Grants(self._limits, self._connector, WAIT_MS_MAX)
+        return Grants(self.limiter, self._connector, WAIT_MS_MAX)
 
     def _end_run(self) -> None:
         self._grants.close()
@@ -158,17 +164,16 @@ class ChandlerWorker:
 
     def _fetch(self) -> None:
         began = 0.0
-        reservations: list[Reservation] = []
 
-        def before_send() -> None:
+        def before_send() -> OnAnswer:
             nonlocal began
-            pages = max(1, int(self._grants.use_by_ms / max(1.0, self._page_ms)))
-            reservations.append(self._grants.acquire(WEIGHT, WEIGHT * pages))
+            pages = max(1, int(batch_ms(self._connector.windows) / max(1.0, self._page_ms)))
+            permit = self._grants.acquire(WEIGHT, WEIGHT * pages)
             began = time.monotonic()
             self._tally.add("requests")
+            return partial(self._grants.note_answer, permit)
 
         self._client.fetch_ohlcv(SYMBOL, "1m", START_MS, START_MS + MINUTE_MS, before_send=before_send)
-        self._grants.note_answer(reservations[-1])
         self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * MS
 
 
@@ -181,6 +186,7 @@ def run_chandler(door: Door, tally: Tally) -> Attempts:
             yield
             worker.attempt()
     finally:
+        worker.limiter.close()
         platform.close()
 
 

@@ -37,7 +37,7 @@ from pymongo import MongoClient, monitoring
 from benchmarks.limit_contestants import CONTESTANTS, DATABASE, MS, NOW_MS, Contest, Door, Tally
 from local_emulator.mongod import start_mongod
 from local_emulator.simulator.process import start_simulator
-from shared.domain.rates import RateWindow, charge_ms
+from shared.domain.rates import SKEW_MS
 from tests.factories import add_connector, make_platform
 
 PROCESSES: Final = 16
@@ -166,9 +166,7 @@ def measure_saturation(mongodb_uri: str, contest: Contest) -> dict[str, Any]:
         report = door.report()
         crew.end()
     utilisation = contest.periods * contest.period_ms / MS / (last - first)
-    margin, answer = (
-        1 - contest.period_ms / (contest.period_ms + late_ms) for late_ms in (charge_ms(load_windows(contest)), ANSWER_MS)
-    )
+    answer = 1 - contest.period_ms / (contest.period_ms + ANSWER_MS + SKEW_MS)
     return {
         "limit": contest.limit,
         "period_ms": contest.period_ms,
@@ -181,7 +179,6 @@ def measure_saturation(mongodb_uri: str, contest: Contest) -> dict[str, Any]:
         "requests_per_command": round(did["requests"] / did["commands"], 3),
         "returned": round(did["returned"] / did["granted"], 3),
         "losses": {"answer": round(answer, 4), "rest": round(1 - utilisation - answer, 4)},
-        "margin": round(margin, 4),
     }
 
 
@@ -202,11 +199,6 @@ def measure_peers(mongodb_uri: str, contest: Contest) -> dict[str, Any]:
         }
         for name, report in reports.items()
     }
-
-
-def load_windows(contest: Contest) -> tuple[RateWindow, ...]:
-    """The contest's limit as the domain has it."""
-    return (RateWindow(contest.limit, contest.period_ms),)
 
 
 @contextlib.contextmanager

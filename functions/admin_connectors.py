@@ -95,8 +95,7 @@ def _rate_limit(call: Call) -> Response:
     platform = call.platform
     document = platform.connectors.get(call.target_id)
     now_ms = platform.database.server_now_ms()
-    rows = {row["_id"]: row["windows"] for row in platform.connectors.list_usage(now_ms)}
-    usage = rows.get(call.target_id, [])
+    usage = next(row for row in platform.connectors.list_usage(now_ms) if row["_id"] == call.target_id)
     client = platform.open_exchange(platform.connectors.get_connector(call.target_id), lambda: now_ms)
     return respond(rate_limit_view(document, usage, client.rate_limit_info()))
 

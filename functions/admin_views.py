@@ -7,7 +7,9 @@ from typing import Any, Final
 import numpy as np
 from bson import ObjectId
 
+from shared.domain.connectors import Caution
 from shared.domain.jobs import JobKind, lag_ms
+from shared.domain.rates import SHARE_PERMILLE_ALL
 from shared.domain.slots import counts_view, ledger_of
 from shared.domain.timeframes import TIMEFRAMES
 from shared.exchanges.client import RateLimitInfo
@@ -148,14 +150,19 @@ def symbols_view(symbols: SymbolList) -> View:
     return {"fetched_at": ms_view(symbols.fetched_ms), "items": items}
 
 
-def rate_limit_view(connector: Document, usage: Sequence[Document], info: RateLimitInfo) -> View:
+def rate_limit_view(connector: Document, usage: Document, info: RateLimitInfo) -> View:
     """What the connector may use, what of it is used, why it is blocked if it is, and what the exchange documents."""
+    caution: Caution = usage["caution"]
     return {
         "connector_id": connector["_id"],
         "windows": [
             {**{name: window[name] for name in ("rate_limit", "rate_limit_period_ms")}, "usage": window["used"]}
-            for window in usage
+            for window in usage["windows"]
         ],
+        "share": caution.share_permille / SHARE_PERMILLE_ALL,
+        "requests_under_way_max": caution.requests_max,
+        "refused_total": caution.refused_total,
+        "refused_after_total": caution.after_total,
         "blocked_until": to_json(connector.get("blocked_until")),
         "blocked_reason": connector.get("blocked_reason"),
         "documented": {

@@ -9,10 +9,9 @@ from typing import Any, Final
 
 from pymongo.database import Database as MongoDatabase
 
-from shared.domain.connectors import booked_windows, windows_of
+from shared.domain.connectors import booked_windows
 from shared.domain.job_ranges import format_ms
 from shared.domain.jobs import KEEPING_KINDS, JobKind, to_ms
-from shared.domain.rates import charge_ms
 from shared.domain.timeframes import TIMEFRAMES
 
 JOBS_MAX: Final = 200
@@ -102,7 +101,7 @@ def _connector_row(document: Document, now_ms: int) -> ConnectorRow:
     return ConnectorRow(
         connector_id=document["_id"],
         status=document["status"],
-        used=main.used_at(now_ms, charge_ms(windows_of(document))),
+        used=main.used_at(now_ms),
         limit=main.window.limit,
         period_ms=main.window.period_ms,
         blocked_ms=0 if blocked_until is None else max(0, to_ms(blocked_until) - now_ms),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import requests
 
 from shared.domain.connectors import Connector
+from shared.domain.rates import ANSWER_MS_MAX
 from shared.exchanges.catalog import BRIDGE_PREFIX, load_spec
 from shared.exchanges.client import ExchangeClient
 from shared.exchanges.http_session import open_session
@@ -41,6 +42,7 @@ from shared.usecases.authorize import IdentityTokens, UserTokens
 from shared.usecases.collect_metrics import MetricsCollector
 from shared.usecases.dispatch_due_jobs import Dispatcher, TickLimits
 from shared.usecases.enrich_series import SeriesEnricher
+from shared.usecases.instance_limiter import InstanceLimiter
 from shared.usecases.keep_ledger import SeriesLedger
 from shared.usecases.manage_connectors import ConnectorManager
 from shared.usecases.manage_jobs import JobManager
@@ -57,14 +59,14 @@ from shared.usecases.run_job import JobRunner
 from shared.usecases.send_requests import RequestSenders
 from shared.usecases.series_jobs import SeriesHelpers
 from shared.usecases.series_upkeep import SeriesUpkeep
-from shared.usecases.shared_grants import SharedGrants
 from shared.usecases.verify_series import SeriesVerifier
 
 if TYPE_CHECKING:
     from shared.exchanges.ccxt_peers import BridgePeers
 
-# One slow answer has to fit into the reserve that a run keeps (usecases/fetch_pages.py).
-EXCHANGE_TIMEOUT_S: Final = (3.05, 5.0)
+# To connect, and to wait for each part of an answer. One slow answer has to fit into the reserve that a run keeps
+# (usecases/send_requests.py).
+EXCHANGE_TIMEOUT_S: Final = (3.05, ANSWER_MS_MAX / 1000)
 SWITCH_INTERVAL_S: Final = 0.0005
 
 
@@ -90,7 +92,9 @@ class Platform:
                 store.ensure_indexes()
 
     def close(self) -> None:
-        """Close the connections that were opened."""
+        """Tell the limiter what is left to be told, and close the connections that were opened."""
+        if "limiter" in self.__dict__:
+            self.limiter.close()
         if "database" in self.__dict__:
             self.database.close()
         for name in ("exchange_session", "call_session"):
@@ -125,8 +129,13 @@ class Platform:
 
     @cached_property
     def limits(self) -> RateLimitStore:
-        """The limiter."""
+        """The limiter's part of the collection `connectors`."""
         return RateLimitStore(self.database)
+
+    @cached_property
+    def limiter(self) -> InstanceLimiter:
+        """The limiter as this instance uses it."""
+        return InstanceLimiter(self.limits)
 
     @cached_property
     def candles(self) -> CandleStore:
@@ -218,9 +227,7 @@ class Platform:
             database=self.database,
             connectors=self.connectors,
             leases=self.leases,
-            senders=RequestSenders(
-                SharedGrants(self.database), self.open_exchange, settings.worker_wait_ms_max, random.Random()
-            ),
+            senders=RequestSenders(self.limiter, self.open_exchange, settings.worker_wait_ms_max, random.Random()),
             candles=self.candles,
             ledger=self.ledger,
             helpers=self.helpers,
@@ -269,7 +276,7 @@ class Platform:
     @cached_property
     def exchange_desk(self) -> ExchangeDesk:
         """What the admin function asks of exchanges; keeps symbol lists for a while."""
-        return ExchangeDesk(self.limits, self.open_exchange)
+        return ExchangeDesk(self.limiter, self.open_exchange)
 
     @cached_property
     def alert_resolver(self) -> AlertResolver:

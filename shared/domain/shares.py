@@ -19,13 +19,16 @@ LISTED_MIN: Final = 32
 LISTED_SHARES: Final = 2
 
 
-def servable_count(booked: Sequence[BookedWindow], weight: int, at_ms: int, unbooked_count: int) -> int:
+def servable_count(
+    booked: Sequence[BookedWindow], weight: int, at_ms: int, unbooked_count: int, requests_max: int | None = None
+) -> int:
     """For how many more jobs there is room by `at_ms` for one request each; more would be started only to be sent away.
 
-    `unbooked_count` jobs are claimed already and have not booked yet; those that run stand in the log by themselves.
+    `unbooked_count` jobs are claimed already and have not booked yet; those that run stand in the log by themselves. Not more
+    than `requests_max`, if given.
     """
-    free = min(window.free_at(at_ms) for window in booked)
-    return max(0, free // max(1, weight) - unbooked_count)
+    requests = min(window.free_at(at_ms) for window in booked) // max(1, weight)
+    return max(0, (requests if requests_max is None else min(requests, requests_max)) - unbooked_count)
 
 
 def places_for_others(places: int) -> int:

@@ -34,14 +34,14 @@ from shared.errors import (
 from shared.exchanges.ccxt_peers import PREFIX, BridgePeers, Peer, open_client
 from shared.exchanges.client import ExchangeClient
 from shared.exchanges.error_form import ErrorForm
-from shared.exchanges.gated_http import gate
+from shared.exchanges.gated_http import BeforeSend, gate
 from shared.exchanges.headers import read_wait_ms
 from shared.exchanges.own_names import SymbolForm
 from shared.exchanges.pages import AskedRange, FetchedPage, empty_page, read_page
 from shared.exchanges.row_forms import MarketForm, RowForm, TimeForm
 from shared.exchanges.rows import Market
 from shared.exchanges.spec import CandlesRequest, ExchangeSpec, MarketsRequest, Paging
-from shared.exchanges.transport import READ_TIMEOUTS_TOTAL, Answer, BeforeSend
+from shared.exchanges.transport import READ_TIMEOUTS_TOTAL, Answer
 
 PERIOD_MS_MIN: Final = 1_000
 # Refused for the country, by a firewall, banned, too fast: as ccxt puts an HTTP status between address and reason.

@@ -11,10 +11,11 @@ import requests
 from shared.domain.rates import RateWindow
 from shared.domain.timeframes import TIMEFRAMES, Timeframe
 from shared.errors import ExchangeRejected, ExchangeUnavailable, InvalidRequest
+from shared.exchanges.gated_http import BeforeSend
 from shared.exchanges.pages import AskedRange, FetchedPage, empty_page, read_page
 from shared.exchanges.rows import Market, decode_markets
 from shared.exchanges.spec import CandlesRequest, ExchangeSpec, Paging
-from shared.exchanges.transport import BeforeSend, Transport
+from shared.exchanges.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)

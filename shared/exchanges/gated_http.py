@@ -1,8 +1,10 @@
-"""Connections that ask once more before the first byte of a request leaves, and that bound the time of the whole answer.
+"""Connections that ask once more before the first byte of a request leaves, say when its answer begins, and bound its time.
 
 Looking up the host and the TCP and TLS handshakes can take longer than a grant of weight may be used. So a reservation is made
-when the connection is there and nothing but the sending is left. And a peer that sends a byte now and then keeps every single
-read below its time-out; so each read only gets what is left of the answer's time, in its headers too.
+when the connection is there and nothing but the sending is left. When the head of an answer is there, whatever it says, the
+request has arrived. A request of which nothing was acknowledged for ANSWER_MS_MAX is given up by the kernel itself, so it
+cannot arrive later, not even after its process was killed. And a peer that sends a byte now and then keeps every single read
+below its time-out; so each read only gets what is left of the answer's time, in its headers too.
 """
 
 import socket
@@ -12,22 +14,38 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from http.client import HTTPResponse
 from io import BufferedReader
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.response import BaseHTTPResponse
+
+from shared.domain.rates import ANSWER_MS_MAX
+
+# Called when a request may leave. What it returns, if anything, is called when the answer to it begins.
+OnAnswer: TypeAlias = Callable[[], None]
+BeforeSend: TypeAlias = Callable[[], OnAnswer | None] | None
+
+# Linux only (tcp(7)): how long sent data may stay unacknowledged before the kernel drops the connection. Elsewhere the kernel
+# goes on for some minutes after a process was killed.
+USER_TIMEOUT: Final = getattr(socket, "TCP_USER_TIMEOUT", None)
+SOCKET_OPTIONS: Final = [
+    *HTTPConnection.default_socket_options,
+    *([] if USER_TIMEOUT is None else [(socket.IPPROTO_TCP, USER_TIMEOUT, ANSWER_MS_MAX)]),
+]
 
 # A request is sent by the thread that asked for it, so what this holds is its own.
-_before_send: ContextVar[Callable[[], None] | None] = ContextVar("before_send", default=None)
+_before_send: ContextVar[BeforeSend] = ContextVar("before_send", default=None)
 _answer_s: ContextVar[float | None] = ContextVar("answer_s", default=None)
 
 
 @contextmanager
-def gate(before_send: Callable[[], None] | None, answer_s: float) -> Iterator[None]:
+def gate(before_send: BeforeSend, answer_s: float) -> Iterator[None]:
     """Requests inside the block call `before_send` when their connection is up; what it raises comes out of the request.
 
-    An answer that is not complete `answer_s` seconds after its request was sent ends in a time-out.
+    What it returns is called when the head of the answer has come. An answer that is not complete `answer_s` seconds after its
+    request was sent ends in a time-out.
     """
     asked, bounded = _before_send.set(before_send), _answer_s.set(answer_s)
     try:
@@ -69,27 +87,29 @@ class _TimedResponse(HTTPResponse):
 
 class _GatedHTTPConnection(HTTPConnection):
     response_class = _TimedResponse
+    on_answer: OnAnswer | None = None
 
     def endheaders(self, *args: Any, **options: Any) -> None:
-        _open_and_ask(self)
+        self.on_answer = _open_and_ask(self)
         super().endheaders(*args, **options)
 
-
-class _GatedHTTPSConnection(HTTPSConnection):
-    response_class = _TimedResponse
-
-    def endheaders(self, *args: Any, **options: Any) -> None:
-        _open_and_ask(self)
-        super().endheaders(*args, **options)
+    def getresponse(self) -> BaseHTTPResponse:  # type: ignore[override]
+        response = super().getresponse()
+        if self.on_answer is not None:
+            self.on_answer()
+        return response
 
 
-def _open_and_ask(connection: HTTPConnection) -> None:
+class _GatedHTTPSConnection(_GatedHTTPConnection, HTTPSConnection):
+    """The same over TLS: what is not gated is HTTPSConnection's."""
+
+
+def _open_and_ask(connection: HTTPConnection) -> OnAnswer | None:
     """The headers are complete and nothing is sent yet: connect if need be, then ask."""
     if connection.sock is None:
         connection.connect()
     before_send = _before_send.get()
-    if before_send is not None:
-        before_send()
+    return None if before_send is None else before_send()
 
 
 class _GatedHTTPPool(HTTPConnectionPool):
@@ -108,11 +128,11 @@ class GatedAdapter(HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         """Pools of gated connections for each host."""
-        super().init_poolmanager(*args, **options)
+        super().init_poolmanager(*args, **options, socket_options=SOCKET_OPTIONS)
         self.poolmanager.pool_classes_by_scheme = POOL_CLASSES
 
     def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
         """The same behind a proxy."""
-        manager = super().proxy_manager_for(*args, **options)
+        manager = super().proxy_manager_for(*args, **options, socket_options=SOCKET_OPTIONS)
         manager.pool_classes_by_scheme = POOL_CLASSES
         return manager

@@ -15,7 +15,7 @@ from pydantic_core import from_json
 
 from shared.errors import ExchangeError, ExchangeRejected, ExchangeThrottled, ExchangeUnavailable, MalformedPage
 from shared.exchanges.error_form import ErrorRule, Outcome
-from shared.exchanges.gated_http import gate
+from shared.exchanges.gated_http import BeforeSend, gate
 from shared.exchanges.headers import read_wait_ms
 from shared.exchanges.http_session import proxies_for
 from shared.exchanges.spec import ExchangeSpec, Template
@@ -29,8 +29,6 @@ READ_TIMEOUTS_TOTAL: Final = 2.0
 EXCERPT_BYTES: Final = 200
 # As much of an answer that is no JSON is searched for the words of a rule.
 PAGE_BYTES: Final = 8 * 1024
-
-BeforeSend = Callable[[], None] | None
 
 # What a status means where the exchange's own rules say nothing. 451: not served to this country. 403: a firewall has had
 # enough of this address.

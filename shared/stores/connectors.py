@@ -7,9 +7,8 @@ from pymongo import ASCENDING, ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
-from shared.domain.connectors import Connector, booked_windows, windows_of
+from shared.domain.connectors import Caution, Connector, booked_windows
 from shared.domain.jobs import to_datetime, to_ms
-from shared.domain.rates import charge_ms
 from shared.errors import Conflict, NotFound, PreconditionFailed
 from shared.stores.database import Database, Document
 
@@ -91,16 +90,24 @@ class ConnectorStore:
             "limiter.last_at_ms": 1,
             "limiter.logs": 1,
             "limiter.unsettled": 1,
+            "limiter.refusal": 1,
         }
         return list(self._collection.find({"status": "active"}, fields).sort("_id", ASCENDING).limit(LIST_MAX))
 
     def list_usage(self, now_ms: int) -> list[Document]:
-        """{_id, status, blocked_until, windows: [{rate_limit, rate_limit_period_ms, used}]} of every connector.
+        """{_id, status, blocked_until, caution, windows: [{rate_limit, rate_limit_period_ms, used}]} of every connector.
 
-        `used` is the weight that counts in the window at `now_ms`, main window first. The stored `rate_limit_usage` is as of
-        the newest reservation, which may be long ago.
+        `caution` is a Caution. `used` is the weight that counts in the window at `now_ms`, main window first. The stored
+        `rate_limit_usage` is as of the newest reservation, which may be long ago.
         """
-        limits = ("rate_limit", "rate_limit_period_ms", "extra_rate_limits", "limiter.logs", "limiter.unsettled")
+        limits = (
+            "rate_limit",
+            "rate_limit_period_ms",
+            "extra_rate_limits",
+            "limiter.logs",
+            "limiter.unsettled",
+            "limiter.refusal",
+        )
         fields = ("status", "blocked_until", *limits)
         rows = self._collection.find({}, dict.fromkeys(fields, 1)).sort("_id", ASCENDING).limit(LIST_MAX)
         return [_usage_row(row, now_ms) for row in rows]
@@ -148,16 +155,22 @@ def _held_until_ms(document: Document) -> int:
     In windows that were taken away too: the connector made again may have them.
     """
     blocked_until = document.get("blocked_until")
-    leaves_ms = [at_ms + booked.window.period_ms for booked in booked_windows(document) for at_ms, _ in booked.entries]
     limiter = document.get("limiter", {})
-    unsettled = limiter.get("unsettled", ())
-    leaves_ms += [
-        int(entry["t"]) + int(log["period_ms"]) for log in limiter.get("logs", ()) for entry in (*log["entries"], *unsettled)
-    ]
+    open_ms = [int(grant["t"]) for grant in limiter.get("unsettled", ())]
+    periods_ms = {booked.window.period_ms for booked in booked_windows(document)}
+    leaves_ms = [at_ms + period_ms for at_ms in open_ms for period_ms in periods_ms]
+    for log in limiter.get("logs", ()):
+        moments_ms = [*(int(entry["t"]) for entry in log["entries"]), *open_ms]
+        leaves_ms += [at_ms + int(log["period_ms"]) for at_ms in moments_ms]
     return max([0 if blocked_until is None else to_ms(blocked_until), *leaves_ms])
 
 
 def _usage_row(row: Document, now_ms: int) -> Document:
-    charged_ms = charge_ms(windows_of(row))
-    windows = [{**booked.window.to_document(), "used": booked.used_at(now_ms, charged_ms)} for booked in booked_windows(row)]
-    return {"_id": row["_id"], "status": row["status"], "blocked_until": row.get("blocked_until"), "windows": windows}
+    windows = [{**booked.window.to_document(), "used": booked.used_at(now_ms)} for booked in booked_windows(row)]
+    return {
+        "_id": row["_id"],
+        "status": row["status"],
+        "blocked_until": row.get("blocked_until"),
+        "caution": Caution.of(row, now_ms),
+        "windows": windows,
+    }

@@ -1,329 +1,276 @@
-"""The limiter's decision as MongoDB update pipelines: what stores/rate_limits.py sends and the server carries out.
+"""The limiter's decisions as MongoDB update pipelines: what stores/rate_limits.py sends and the server carries out.
 
-State, `connectors.limiter`: `clock_ms` (never goes back), `last_at_ms` (of the newest booking), `logs` (one per window, and
-one per window that was taken away less than its period ago: {period_ms, entries: [{t, w}], kept_until_ms}, t = last moment
-of arrival, ascending, one entry a grain), `unsettled` (grants of which it is not known yet what became of them:
-{reservation_id, t, w}, counted in every window as if used at t) and `last` (the answer to the newest call). The stages work
-on `scratch.windows`: {limit, period_ms, entries, booked}, `booked` being the entries and what is unsettled, ascending. A
-window that was taken away has no limit but goes on being written, so that it is whole if it comes back.
+A pipeline is the same for every call; what a call is about are variables (`let`): `ask`, `told`, `late` and others, below.
+
+State, `connectors.limiter`:
+`clock_ms` never goes back. `last_at_ms` is the moment of the newest booking.
+`logs`: what has arrived, one log a window, and one for each window that was taken away less than its period ago: {period_ms,
+    entries: [{t, w}], kept_until_ms}. t = last moment at which the weight counts as arriving, one entry a grain.
+`unsettled`: weight that was granted and of which it is not known yet when it arrived: {reservation_id, at, e, t, w}, in the
+    order of booking. It may be sent from `at` on, is expected to have arrived by `e`, cannot arrive after `t`, and counts in
+    every window as if it arrived then.
+`refusal`: what the exchange's refusals have led to: {first_ms, newest_ms, share,
+    careful_until_ms, total, after_total}; block_pipeline.
+`last`: the answer to the newest call.
 """
 
 from collections.abc import Sequence
 from typing import Any, Final
 
-from shared.domain.rates import GRAINS_PER_WINDOW, Settlement
+from shared.domain.rates import (
+    CAREFUL_MS_MAX,
+    CAREFUL_REQUESTS,
+    RECOVERY_MS,
+    SHARE_PERMILLE_ALL,
+    SHARE_PERMILLE_MIN,
+    UNSETTLED_MAX,
+    Ask,
+    Settlement,
+)
 from shared.stores.database import Document
+from shared.stores.limiter_windows import (
+    NO_LIMIT,
+    configured_windows,
+    entered,
+    filter_array,
+    free_at,
+    let,
+    map_array,
+    map_windows,
+    moment_when_free,
+    usable_limit,
+    with_entered,
+)
 
-# Grants that may be settled later; more are charged for good, the oldest first. It bounds what one call has to look through.
-UNSETTLED_MAX: Final = 64
-# Of a window that is not configured any more: nothing is kept from anybody for its sake.
-NO_LIMIT: Final = 2**53
-# So many of them are remembered.
-TAKEN_AWAY_MAX: Final = 8
+Pipeline = list[Document]
+
 # $$NOW as int64 ms; the clock never goes back, not after a write conflict (where $$NOW is old) and not after a failover.
 _NOW_MS: Final[Document] = {"$toLong": "$$NOW"}
 CLOCK: Final[Document] = {"$max": [_NOW_MS, {"$ifNull": ["$limiter.clock_ms", 0]}]}
+_BLOCKED_UNTIL_MS: Final[Document] = {"$toLong": {"$ifNull": ["$blocked_until", 0]}}
 
 
-def reserve_pipeline(
-    reservation_id: str,
-    need: int,
-    want: int,
-    wait_ms_max: int,
-    charge_ms: int,
-    is_for_job: bool,
-    settlements: Sequence[Settlement],
-    kept_percent: int = 0,
-) -> list[Document]:
+def ask_variables(reservation_id: str, ask: Ask, settlements: Sequence[Settlement]) -> Document:
+    """The variables of `reserve_pipeline`."""
+    return {
+        "ask": {
+            "reservation_id": reservation_id,
+            "need": ask.need,
+            "want": max(ask.need, ask.want),
+            "wait_ms_max": ask.wait_ms_max,
+            "charge_ms": ask.charge_ms,
+            "expected_ms": ask.expected_ms,
+            "is_for_job": ask.is_for_job,
+            "is_live": ask.is_live,
+        },
+        **told_variables(settlements),
+    }
+
+
+def told_variables(settlements: Sequence[Settlement]) -> Document:
+    """The variables of `settle_pipeline`: `told` of grants that are open, and `late` entries for the logs.
+
+    An arrival after its grant's last moment is entered whatever has become of the grant: where it is charged already, that
+    charge would end too early.
+    """
+    late = [each for each in settlements if each.arrived and each.arrived_by_ms > each.charged_ms]
+    return {
+        "told": [
+            {
+                "reservation_id": each.reservation_id,
+                "before": each.before,
+                "w": each.after,
+                "arrived": 0 if each in late else each.arrived,
+                "by": each.arrived_by_ms,
+            }
+            for each in settlements
+        ],
+        "late": [{"t": each.arrived_by_ms, "w": each.arrived} for each in late],
+    }
+
+
+def reserve_pipeline() -> Pipeline:
     """Settle what is told, then book between `need` and `want` at the first moment at which `need` fits into every window.
 
-    `kept_percent` of each limit is left to others, whole weights of it.
+    What is under way counts as if it arrived at its last moment.
     """
-    moments: Document = {"$map": {"input": "$scratch.windows", "as": "window", "in": _moment_when_free(need)}}
-    is_possible: Document = {"$not": [{"$in": [None, "$scratch.moments"]}]}
-    at: Document = {
-        "$max": [
-            "$limiter.clock_ms",
-            {"$toLong": {"$ifNull": ["$blocked_until", 0]}},
-            {"$ifNull": ["$limiter.last_at_ms", 0]},
-            {"$max": "$scratch.moments"},
-        ]
+    booking = {
+        "reservation_id": "$$ask.reservation_id",
+        "at": "$scratch.offer.at_ms",
+        "e": {"$add": ["$scratch.offer.at_ms", "$$ask.expected_ms"]},
+        "t": {"$add": ["$scratch.offer.at_ms", "$$ask.charge_ms"]},
+        "w": "$scratch.offer.granted",
     }
-    is_granted: Document = {
-        "$and": [
-            "$scratch.is_possible",
-            {"$lte": [{"$subtract": ["$scratch.at", "$limiter.clock_ms"]}, wait_ms_max]},
-            {"$not": [{"$and": [is_for_job, {"$eq": ["$status", "paused"]}]}]},
-        ]
-    }
-    booking = {"reservation_id": reservation_id, "t": {"$add": ["$scratch.at", charge_ms]}, "w": "$scratch.granted"}
-    has_grant: Document = {"$gt": ["$scratch.granted", 0]}
+    has_grant: Document = {"$gt": ["$scratch.offer.granted", 0]}
     return [
-        *_opening_stages(settlements),
-        *([{"$set": {"scratch.windows": _map_windows({"limit": _lowered(kept_percent, need)})}}] if kept_percent else []),
-        {"$set": {"scratch.moments": moments}},
-        {"$set": {"scratch.is_possible": is_possible, "scratch.at": {"$toLong": at}}},
-        {"$set": {"scratch.granted": {"$toLong": {"$cond": [is_granted, {"$min": [want, _free_at_moment()]}, 0]}}}},
+        *_opening_stages(usable_limit(_share())),
+        {"$set": {"scratch.offer": _offer()}},
         {
             "$set": {
-                "limiter.unsettled": {
-                    "$cond": [has_grant, {"$concatArrays": ["$limiter.unsettled", [booking]]}, "$limiter.unsettled"]
-                },
-                "limiter.last_at_ms": {"$cond": [has_grant, "$scratch.at", {"$ifNull": ["$limiter.last_at_ms", 0]}]},
                 "limiter.last": {
-                    "reservation_id": reservation_id,
-                    "granted": "$scratch.granted",
-                    "at_ms": {"$cond": ["$scratch.is_possible", "$scratch.at", None]},
+                    "reservation_id": "$$ask.reservation_id",
+                    "granted": "$scratch.offer.granted",
+                    "at_ms": "$scratch.offer.at_ms",
                     "clock_ms": "$limiter.clock_ms",
                 },
+                "limiter.last_at_ms": {"$cond": [has_grant, "$scratch.offer.at_ms", "$limiter.last_at_ms"]},
+                "limiter.unsettled": {"$concatArrays": ["$limiter.unsettled", {"$cond": [has_grant, [booking], []]}]},
             }
         },
-        *_closing_stages(charge_ms),
+        *_closing_stages(),
     ]
 
 
-def _free_at_moment() -> Document:
-    """What no window has booked at the moment that was found."""
-    booked: Document = _filter("$$window.booked", "entry", {"$gt": [_leaves("$$entry"), "$scratch.at"]})
-    left: Document = {"$subtract": ["$$window.limit", _sum_weight(booked)]}
-    return {"$min": {"$map": {"input": "$scratch.windows", "as": "window", "in": left}}}
+def _offer() -> Document:
+    """{at_ms, granted}: the first moment at which the need fits, None if it never does, and what is granted for it."""
+    moments = map_array("$scratch.windows", "window", moment_when_free())
+    at: Document = {"$max": ["$limiter.clock_ms", _BLOCKED_UNTIL_MS, "$limiter.last_at_ms", {"$max": moments}]}
+    is_possible: Document = {"$lte": ["$$ask.need", {"$min": "$scratch.windows.limit"}]}
+    is_granted: Document = {
+        "$and": [
+            {"$lte": [{"$subtract": ["$$at", "$limiter.clock_ms"]}, "$$ask.wait_ms_max"]},
+            {"$gte": ["$$careful", "$$ask.need"]},
+            {"$lt": [{"$size": "$limiter.unsettled"}, UNSETTLED_MAX]},
+            {"$not": [{"$and": ["$$ask.is_for_job", {"$eq": ["$status", "paused"]}]}]},
+        ]
+    }
+    free: Document = {"$min": map_array("$scratch.windows", "window", free_at("$$at"))}
+    granted: Document = {"$toLong": {"$cond": [is_granted, {"$min": ["$$ask.want", free, "$$careful"]}, 0]}}
+    offer = let("at", {"$toLong": at}, let("careful", _careful_weight(), {"at_ms": "$$at", "granted": granted}))
+    return {"$cond": [is_possible, offer, {"at_ms": None, "granted": {"$toLong": 0}}]}
 
 
-def usage_pipeline(period_ms: int, used: int, charge_ms: int) -> list[Document]:
-    """Add a phantom entry to every window: what the exchange counted in its window of `period_ms` and we did not."""
-    same = _filter("$scratch.windows", "window", {"$eq": ["$$window.period_ms", period_ms]})
-    ours: Document = {"$sum": {"$map": {"input": same, "as": "window", "in": _sum_weight("$$window.booked")}}}
-    has_window: Document = {"$in": [period_ms, "$scratch.windows.period_ms"]}
-    phantom = {"t": {"$add": ["$limiter.clock_ms", charge_ms]}, "w": "$scratch.extra"}
-    charged = _map_windows({"entries": {"$let": {"vars": {"added": phantom}, "in": _inserted("$$window.entries", "$$added")}}})
+def settle_pipeline() -> Pipeline:
+    """Settle what is told, and nothing more."""
+    return [*_opening_stages(), *_closing_stages()]
+
+
+def usage_pipeline() -> Pipeline:
+    """Add a phantom entry to every window: what the exchange counted in its window of `period_ms` and we did not.
+
+    Variables: `period_ms`, `used`. It had arrived by the time of the answer that told of it.
+    """
+    same = filter_array("$scratch.windows", "window", {"$eq": ["$$window.period_ms", "$$period_ms"]})
+    extra = let("same", {"$first": same}, {"$max": [0, {"$subtract": ["$$used", {"$ifNull": ["$$same.total", "$$used"]}]}]})
+    phantom = {"t": "$limiter.clock_ms", "w": "$scratch.extra"}
+    charged = map_windows({"entries": let("added", phantom, entered("$$window.entries", "$$added"))})
     return [
-        *_opening_stages(()),
-        {"$set": {"scratch.extra": {"$cond": [has_window, {"$max": [0, {"$subtract": [used, ours]}]}, 0]}}},
+        *_opening_stages(),
+        {"$set": {"scratch.extra": extra}},
         {"$set": {"scratch.windows": {"$cond": [{"$gt": ["$scratch.extra", 0]}, charged, "$scratch.windows"]}}},
-        *_closing_stages(charge_ms),
+        *_closing_stages(),
     ]
 
 
-def _opening_stages(settlements: Sequence[Settlement]) -> list[Document]:
-    """The clock; what is settled or too old to be moves into the logs; each log without what has left its window."""
-    unsettled: Document = {"$ifNull": ["$limiter.unsettled", []]}
-    surplus: Document = {"$max": [0, {"$subtract": [{"$size": "$scratch.unsettled"}, UNSETTLED_MAX]}]}
-    is_kept: Document = {"$gt": ["$$grant.t", "$limiter.clock_ms"]}
-    entries: Document = {
-        "$reduce": {
-            "input": {"$concatArrays": ["$scratch.settled", "$scratch.charged"]},
-            "initialValue": "$$window.entries",
-            "in": _inserted("$$value", "$$this"),
-        }
+def block_pipeline() -> Pipeline:
+    """The exchange has refused a request that was sent at `sent_ms`: no grant before `wait_ms` from now; `reason` says why.
+
+    A longer block that stands already stays. The first refusal since the last block has ended also halves the share of every
+    limit that is used, and for a period after this block only a few requests may be under way. Other refusals during the block
+    are of requests that were under way with the first. Those that had left after it was told are counted in `after_total`.
+    """
+    until: Document = {"$max": [_BLOCKED_UNTIL_MS, {"$add": ["$limiter.clock_ms", "$$wait_ms"]}]}
+    is_new: Document = {"$lte": [_BLOCKED_UNTIL_MS, "$limiter.clock_ms"]}
+    is_after: Document = {
+        "$and": [{"$not": [is_new]}, {"$gt": ["$$sent_ms", {"$ifNull": ["$limiter.refusal.first_ms", NO_LIMIT]}]}]
     }
-    is_live: Document = {"$gt": [_leaves("$$entry"), "$limiter.clock_ms"]}
-    sorted_by_t: Document = {
-        "$sortArray": {"input": {"$concatArrays": ["$$window.entries", "$limiter.unsettled"]}, "sortBy": {"t": 1}}
-    }
+    halved: Document = {"$max": [SHARE_PERMILLE_MIN, {"$floor": {"$divide": ["$scratch.share", 2]}}]}
+    careful_ms: Document = {"$min": [CAREFUL_MS_MAX, "$rate_limit_period_ms"]}
     return [
         {"$set": {"limiter.clock_ms": CLOCK}},
-        {"$set": {"scratch.settled": _settled(settlements), "scratch.unsettled": _without(unsettled, settlements)}},
-        {"$set": {"scratch.surplus": surplus}},
+        {"$set": {"scratch.blocked_ms": _BLOCKED_UNTIL_MS}},
+        {"$set": {"scratch.share": _share(), "scratch.is_new": is_new, "scratch.is_after": is_after, "scratch.until": until}},
         {
             "$set": {
-                # In the order of booking; who is over the number or past its last moment is charged for good.
-                "limiter.unsettled": _filter(_from("$scratch.unsettled", "$scratch.surplus"), "grant", is_kept),
-                "scratch.charged": {
-                    "$concatArrays": [
-                        _until("$scratch.unsettled", "$scratch.surplus"),
-                        _filter(_from("$scratch.unsettled", "$scratch.surplus"), "grant", {"$not": [is_kept]}),
-                    ]
+                "blocked_until": {"$toDate": "$scratch.until"},
+                "blocked_reason": "$$reason",
+                "limiter.refusal": {
+                    "first_ms": {
+                        "$cond": ["$scratch.is_new", "$limiter.clock_ms", {"$ifNull": ["$limiter.refusal.first_ms", 0]}]
+                    },
+                    "newest_ms": "$limiter.clock_ms",
+                    "share": {"$toLong": {"$cond": ["$scratch.is_new", halved, "$scratch.share"]}},
+                    "careful_until_ms": {"$toLong": {"$add": ["$scratch.until", careful_ms]}},
+                    "total": {"$add": [{"$ifNull": ["$limiter.refusal.total", 0]}, 1]},
+                    "after_total": {
+                        "$add": [{"$ifNull": ["$limiter.refusal.after_total", 0]}, {"$cond": ["$scratch.is_after", 1, 0]}]
+                    },
                 },
-                "scratch.windows": _windows(),
             }
         },
-        {"$set": {"scratch.windows": _map_windows({"entries": entries})}},
-        {"$set": {"scratch.windows": _map_windows({"entries": _filter("$$window.entries", "entry", is_live)})}},
-        {"$set": {"scratch.windows": _map_windows({"booked": sorted_by_t})}},
+        {"$unset": "scratch"},
     ]
 
 
-def _settled(settlements: Sequence[Settlement]) -> Document:
-    """Entries for the logs from what was told. A grant that is not there (any more) is not settled, nor is one twice."""
-    # Told twice in one call, the first holds, as it would in two.
-    first = {each.reservation_id: each for each in reversed(settlements)}
-    told = [{"reservation_id": each.reservation_id, "t": each.arrived_by_ms, "w": each.used} for each in first.values()]
-    is_there: Document = {
+def _share() -> Document:
+    """The share of every limit that is used: halved at a refusal, regained from the end of its block on."""
+    since: Document = {"$max": [0, {"$subtract": ["$limiter.clock_ms", _BLOCKED_UNTIL_MS]}]}
+    regained: Document = {"$multiply": [since, SHARE_PERMILLE_ALL / RECOVERY_MS]}
+    share: Document = {"$add": [{"$ifNull": ["$limiter.refusal.share", SHARE_PERMILLE_ALL]}, regained]}
+    return {"$min": [SHARE_PERMILLE_ALL, {"$floor": share}]}
+
+
+def _careful_weight() -> Document:
+    """How much more may be under way: without end, but for a while after a refusal."""
+    is_careful: Document = {"$lt": ["$limiter.clock_ms", {"$ifNull": ["$limiter.refusal.careful_until_ms", 0]}]}
+    most: Document = {"$multiply": ["$$ask.need", CAREFUL_REQUESTS]}
+    return {"$cond": [is_careful, {"$subtract": [most, {"$sum": "$limiter.unsettled.w"}]}, NO_LIMIT]}
+
+
+def _opening_stages(limit: Any = "$$window.limit") -> Pipeline:
+    """The clock; what has arrived, or cannot arrive any more, moves into the logs; what has left its window goes.
+
+    `limit` is how much of each window may be used. What is told of a grant holds if it is as the teller believes, so that
+    nothing is entered twice.
+    """
+    is_meant: Document = {
         "$and": [
-            {"$gt": ["$$told.w", 0]},
-            {"$in": ["$$told.reservation_id", {"$ifNull": ["$limiter.unsettled.reservation_id", []]}]},
+            {"$eq": ["$$each.reservation_id", "$$grant.reservation_id"]},
+            {"$in": ["$$each.before", [None, "$$grant.w"]]},
         ]
     }
-    return _filter({"$literal": told}, "told", is_there) if told else {"$literal": []}
-
-
-def _without(unsettled: Document, settlements: Sequence[Settlement]) -> Document:
-    ids = [settlement.reservation_id for settlement in settlements]
-    return _filter(unsettled, "grant", {"$not": [{"$in": ["$$grant.reservation_id", ids]}]}) if ids else unsettled
-
-
-def _until(array: str, count: str) -> Document:
-    """The first `count` of an array. ($slice refuses 0.)"""
-    return {"$cond": [{"$gt": [count, 0]}, {"$slice": [array, {"$max": [1, count]}]}, []]}
-
-
-def _from(array: str, count: str) -> Document:
-    """All but the first `count` of an array."""
-    return {"$cond": [{"$gt": [count, 0]}, {"$slice": [array, count, {"$max": [1, {"$size": array}]}]}, array]}
-
-
-def _lowered(percent: int, need: int) -> Document:
-    """A window's limit without that part of it; whole where a request needs nearly all of it, or it could never be sent."""
-    kept: Document = {"$toLong": {"$floor": {"$divide": [{"$multiply": ["$$window.limit", percent]}, 100]}}}
-    lowered: Document = {"$subtract": ["$$window.limit", kept]}
-    return {"$cond": [{"$gte": [lowered, need]}, lowered, "$$window.limit"]}
-
-
-def _windows() -> Document:
-    """The windows as configured now, each with the log kept for it; then those taken away less than their period ago.
-
-    A period that has no log yet starts from the log that reaches back longest, so that a changed limit holds at once.
-    """
-    configured = {
-        "$concatArrays": [
-            [{"rate_limit": "$rate_limit", "rate_limit_period_ms": "$rate_limit_period_ms"}],
-            {"$ifNull": ["$extra_rate_limits", []]},
-        ]
-    }
-    logs = {"$ifNull": ["$limiter.logs", []]}
-    same: Document = {"$first": _filter(logs, "log", {"$eq": ["$$log.period_ms", "$$window.rate_limit_period_ms"]})}
-    longest: Document = {
-        "$reduce": {
-            "input": logs,
-            "initialValue": {"period_ms": 0, "entries": []},
-            "in": {"$cond": [{"$gt": ["$$this.period_ms", "$$value.period_ms"]}, "$$this", "$$value"]},
-        }
-    }
-    current = {
-        "$map": {
-            "input": configured,
-            "as": "window",
-            "in": {
-                "limit": {"$toLong": "$$window.rate_limit"},
-                "period_ms": {"$toLong": "$$window.rate_limit_period_ms"},
-                "entries": {"$getField": {"field": "entries", "input": {"$ifNull": [same, longest]}}},
-            },
-        }
-    }
-    extra_periods = {"$ifNull": ["$extra_rate_limits.rate_limit_period_ms", []]}
-    is_configured: Document = {
-        "$or": [{"$eq": ["$$window.period_ms", "$rate_limit_period_ms"]}, {"$in": ["$$window.period_ms", extra_periods]}]
-    }
-    taken_away = {
-        "$map": {
-            "input": _filter(logs, "window", {"$not": [is_configured]}),
-            "as": "window",
-            "in": {
-                "limit": {"$toLong": NO_LIMIT},
-                "period_ms": "$$window.period_ms",
-                "entries": "$$window.entries",
-                "kept_until_ms": {"$ifNull": ["$$window.kept_until_ms", {"$add": ["$limiter.clock_ms", "$$window.period_ms"]}]},
-            },
-        }
-    }
-    remembered = _filter(taken_away, "window", {"$gt": ["$$window.kept_until_ms", "$limiter.clock_ms"]})
-    return {"$concatArrays": [current, {"$slice": [remembered, TAKEN_AWAY_MAX]}]}
-
-
-def _map_windows(fields: Document) -> Document:
-    return {"$map": {"input": "$scratch.windows", "as": "window", "in": {"$mergeObjects": ["$$window", fields]}}}
-
-
-def _filter(array: Any, name: str, condition: Document) -> Document:
-    return {"$filter": {"input": array, "as": name, "cond": condition}}
-
-
-def _leaves(entry: str) -> Document:
-    """When an entry leaves its window: it counts for a period after its last moment."""
-    return {"$add": [f"{entry}.t", "$$window.period_ms"]}
-
-
-def _sum_weight(entries: Any) -> Document:
-    return {"$sum": {"$map": {"input": entries, "as": "entry", "in": "$$entry.w"}}}
-
-
-def _moment_when_free(need: int) -> Document:
-    """When enough of what is booked longest has left a window for `need` to fit; the clock if it fits now, null if never.
-
-    `booked` ascends in t, so one pass carries what still has to leave.
-    """
-    excess = {"$subtract": [{"$add": [_sum_weight("$$window.booked"), need]}, "$$window.limit"]}
-    passed: Document = {
-        "$reduce": {
-            "input": "$$window.booked",
-            "initialValue": {"left": excess, "at": "$limiter.clock_ms"},
-            "in": {
-                "$cond": [
-                    {"$lte": ["$$value.left", 0]},
-                    "$$value",
-                    {"left": {"$subtract": ["$$value.left", "$$this.w"]}, "at": {"$max": ["$$value.at", _leaves("$$this")]}},
-                ]
-            },
-        }
-    }
-    return {"$cond": [{"$gt": [need, "$$window.limit"]}, None, {"$getField": {"field": "at", "input": passed}}]}
-
-
-def _inserted(entries: Any, added: str) -> Document:
-    """A log with one entry more, in its place; merged with all of its grain under the latest time.
-
-    A log that was taken over from a shorter window may have several entries in one grain.
-    """
-    grain: Document = {"$max": [1, {"$toLong": {"$divide": ["$$window.period_ms", GRAINS_PER_WINDOW]}}]}
-    begin: Document = {"$subtract": [f"{added}.t", {"$mod": [f"{added}.t", "$$grain"]}]}
-    end: Document = {"$add": ["$$begin", "$$grain"]}
-    same = _filter(entries, "entry", {"$and": [{"$gte": ["$$entry.t", "$$begin"]}, {"$lt": ["$$entry.t", end]}]})
-    merged: Document = {
-        "t": {"$max": [{"$max": "$$same.t"}, f"{added}.t"]},
-        "w": {"$add": [{"$sum": "$$same.w"}, f"{added}.w"]},
-    }
-    parts: Document = {
-        "$concatArrays": [
-            _filter(entries, "entry", {"$lt": ["$$entry.t", "$$begin"]}),
-            [merged],
-            _filter(entries, "entry", {"$gte": ["$$entry.t", end]}),
-        ]
-    }
-    return {
-        "$let": {
-            "vars": {"grain": grain},
-            "in": {
-                "$let": {"vars": {"begin": begin}, "in": {"$let": {"vars": {"same": same}, "in": parts}}},
-            },
-        }
-    }
-
-
-def _closing_stages(charge_ms: int) -> list[Document]:
-    """Keep the logs, say what is used now (without what is booked for later), and drop the scratch fields."""
-    first: Document = {"$first": "$scratch.windows"}
-    begun: Document = _filter(
-        {"$concatArrays": ["$$window.entries", "$limiter.unsettled"]},
-        "entry",
-        {"$lte": ["$$entry.t", {"$add": ["$limiter.clock_ms", charge_ms]}]},
-    )
-    logs: Document = {
-        "$map": {
-            "input": "$scratch.windows",
-            "as": "window",
-            "in": {
-                "period_ms": "$$window.period_ms",
-                "entries": "$$window.entries",
-                # Left out where it is missing: of a window that is configured.
-                "kept_until_ms": "$$window.kept_until_ms",
-            },
-        }
-    }
+    told: Document = {"$mergeObjects": ["$$grant", {"$first": filter_array("$$told", "each", is_meant)}]}
+    is_open: Document = {"$and": [{"$gt": ["$$grant.w", 0]}, {"$gt": ["$$grant.t", "$limiter.clock_ms"]}]}
+    is_over: Document = {"$and": [{"$gt": ["$$grant.w", 0]}, {"$lte": ["$$grant.t", "$limiter.clock_ms"]}]}
+    fields = {name: f"$$grant.{name}" for name in ("reservation_id", "at", "e", "t", "w")}
+    arrived = filter_array("$scratch.grants", "grant", {"$gt": ["$$grant.arrived", 0]})
     return [
         {
             "$set": {
-                "limiter.logs": logs,
-                "rate_limit_usage": {"$let": {"vars": {"window": first}, "in": _sum_weight(begun)}},
+                "limiter.clock_ms": CLOCK,
+                "limiter.last_at_ms": {"$ifNull": ["$limiter.last_at_ms", 0]},
+                "scratch.grants": map_array({"$ifNull": ["$limiter.unsettled", []]}, "grant", told),
+            }
+        },
+        {
+            "$set": {
+                "limiter.unsettled": map_array(filter_array("$scratch.grants", "grant", is_open), "grant", fields),
+                "scratch.entered": {
+                    "$concatArrays": [
+                        "$$late",
+                        map_array(arrived, "grant", {"t": "$$grant.by", "w": "$$grant.arrived"}),
+                        filter_array("$scratch.grants", "grant", is_over),
+                    ]
+                },
+                "scratch.windows": configured_windows(),
+            }
+        },
+        {"$set": {"scratch.windows": with_entered("$scratch.entered", limit)}},
+    ]
+
+
+def _closing_stages() -> Pipeline:
+    """Keep the logs, say what is used now (without what is booked for later), and drop the scratch fields."""
+    begun: Document = filter_array("$limiter.unsettled", "grant", {"$lte": ["$$grant.at", "$limiter.clock_ms"]})
+    used: Document = {"$add": [{"$sum": "$$window.entries.w"}, {"$sum": "$$begun.w"}]}
+    first: Document = {"$first": "$scratch.windows"}
+    # `kept_until_ms` is left out where it is missing: of a window that is configured.
+    log = {name: f"$$window.{name}" for name in ("period_ms", "entries", "kept_until_ms")}
+    return [
+        {
+            "$set": {
+                "limiter.logs": map_array("$scratch.windows", "window", log),
+                "rate_limit_usage": let("window", first, let("begun", begun, {"$toLong": used})),
                 "period_start_at": {"$toDate": {"$subtract": ["$limiter.clock_ms", {"$toLong": "$rate_limit_period_ms"}]}},
             }
         },

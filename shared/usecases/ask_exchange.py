@@ -4,18 +4,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeVar
 
 from shared.deadline import ServerClock
 from shared.domain.connectors import Connector
-from shared.domain.rates import Reservation
 from shared.errors import ExchangeThrottled, RateLimitReached
 from shared.exchanges.catalog import load_spec
 from shared.exchanges.client import ExchangeClient
+from shared.exchanges.gated_http import BeforeSend, OnAnswer
 from shared.exchanges.rows import Market
-from shared.exchanges.transport import BeforeSend
-from shared.stores.rate_limits import RateLimitStore
 from shared.usecases.grants import Grants, NoRoom, Refused
+from shared.usecases.instance_limiter import InstanceLimiter
 from shared.usecases.send_requests import OpenExchange
 
 T = TypeVar("T")
@@ -54,8 +54,8 @@ class _Shelf:
 class ExchangeDesk:
     """Sends single requests, each after its weight has been reserved. One an instance; safe between threads."""
 
-    def __init__(self, limits: RateLimitStore, open_exchange: OpenExchange) -> None:
-        self._limits = limits
+    def __init__(self, limiter: InstanceLimiter, open_exchange: OpenExchange) -> None:
+        self._limiter = limiter
         self._open_exchange = open_exchange
         self._lock = threading.Lock()
         self._shelves: dict[tuple[str, str, str | None], _Shelf] = {}
@@ -96,28 +96,27 @@ class ExchangeDesk:
             StorageUnavailable: the limiter is away, or too slow to be used.
             ExchangeError: what the exchange answered; a refusal for speed has blocked the connector by then.
         """
-        grants = Grants(self._limits, connector, WAIT_MS_MAX, is_for_job=False)
+        grants = Grants(self._limiter, connector, WAIT_MS_MAX, is_for_job=False)
         clock = ServerClock.stamped(0)
-        reservations: list[Reservation] = []
+        sent_ms = 0
 
         client = self._open_exchange(connector, lambda: clock.now_ms())
 
-        def before_send() -> None:
-            nonlocal clock
+        def before_send() -> OnAnswer:
+            nonlocal clock, sent_ms
             spent = client.weight_of_next(weight)
-            reservation = grants.acquire(spent, spent)
-            reservations.append(reservation)
-            clock = ServerClock(reservation.clock_ms, reservation.replied_monotonic)
+            permit = grants.acquire(spent, spent)
+            clock = ServerClock(permit.reservation.clock_ms, permit.reservation.replied_monotonic)
+            sent_ms = clock.now_ms()
+            return partial(grants.note_answer, permit)
 
         try:
             answer = ask(client, before_send=before_send)
-            for reservation in reservations:
-                grants.note_answer(reservation)
         except Refused as exc:
             # A paused connector may be asked by people, so this is no room.
             raise _no_room(connector, exc.refusal.wait_ms if isinstance(exc.refusal, NoRoom) else 0) from exc
         except ExchangeThrottled as exc:
-            self._limits.block(connector.connector_id, exc.wait_ms, exc.message)
+            self._limiter.block(connector.connector_id, exc.wait_ms, exc.message, sent_ms)
             raise
         finally:
             grants.close()

@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from shared.domain.connectors import Caution
 from shared.domain.jobs import JobKind, JobStatus, lag_ms, to_datetime, to_ms
+from shared.domain.rates import SHARE_PERMILLE_ALL
 from shared.domain.slots import SlotClass
 from shared.stores.alerts import AlertStore
 from shared.stores.connectors import ConnectorStore
@@ -163,18 +165,33 @@ def _connector_families(connectors: Sequence[Row], now_ms: int) -> list[Metric]:
     blocked = GaugeMetricFamily(
         "chandler_connector_blocked_seconds", "How long the exchange is not asked any more.", labels=("connector",)
     )
+    share = GaugeMetricFamily(
+        "chandler_rate_limit_share", "Share of the limits that is used: less than 1 after a refusal.", labels=("connector",)
+    )
+    refused = CounterMetricFamily(
+        "chandler_requests_refused", "Requests that the exchange has refused for speed.", labels=("connector",)
+    )
+    after = CounterMetricFamily(
+        "chandler_requests_refused_after",
+        "Of these, requests that had left after the exchange had told of an earlier refusal.",
+        labels=("connector",),
+    )
     limit = GaugeMetricFamily("chandler_rate_limit", "Weight allowed in the window.", labels=("connector", "period_ms"))
     usage = GaugeMetricFamily("chandler_rate_limit_usage", "Weight now in the window.", labels=("connector", "period_ms"))
     for connector in connectors:
         until_at = connector["blocked_until"]
         active.add_metric((connector["_id"],), int(connector["status"] == "active"))
         blocked.add_metric((connector["_id"],), 0 if until_at is None else max(0, to_ms(until_at) - now_ms) / 1000)
+        caution: Caution = connector["caution"]
+        share.add_metric((connector["_id"],), caution.share_permille / SHARE_PERMILLE_ALL)
+        refused.add_metric((connector["_id"],), caution.refused_total)
+        after.add_metric((connector["_id"],), caution.after_total)
         # Two windows of one length are one series: the stricter limit.
         by_period = {window["rate_limit_period_ms"]: window for window in _strictest_last(connector["windows"])}
         for period_ms, window in sorted(by_period.items()):
             limit.add_metric((connector["_id"], str(period_ms)), window["rate_limit"])
             usage.add_metric((connector["_id"], str(period_ms)), window["used"])
-    return [active, blocked, limit, usage]
+    return [active, blocked, share, refused, after, limit, usage]
 
 
 def _strictest_last(windows: Iterable[Row]) -> list[Row]:

@@ -22,7 +22,7 @@ from operator import attrgetter
 from typing import Final
 
 from shared.deadline import Deadline, ServerClock
-from shared.domain.connectors import booked_windows
+from shared.domain.connectors import Caution, booked_windows
 from shared.domain.jobs import PRIORITIES, to_datetime, to_ms
 from shared.domain.shares import LIVE, listed_count, servable_count, share_fairly
 from shared.errors import PlatformError, StorageUnavailable
@@ -188,7 +188,9 @@ class Dispatcher:
             if _blocked_ms(connector, now_ms) <= WAIT_MS_MAX:
                 weight = self.weight_of(connector["exchange"])
                 unbegun_count = unbegun.get(connector["_id"], 0)
-                room = servable_count(booked_windows(connector), weight, now_ms + WAIT_MS_MAX, unbegun_count)
+                caution = Caution.of(connector, now_ms)
+                windows = caution.usable(booked_windows(connector), weight)
+                room = servable_count(windows, weight, now_ms + WAIT_MS_MAX, unbegun_count, caution.requests_max)
                 if room:
                     rooms[connector["_id"]] = room
         return dict(sorted(rooms.items(), key=lambda item: (*places.turn_of(item[0]), item[0])))

@@ -1,6 +1,6 @@
-"""Hold weight for the requests to one connector: ask the limiter, wait for the moment, throw away what came too late.
+"""Hold weight for the requests to one connector: ask the limiter, wait for the moment, give back what came too late.
 
-Whoever asks an exchange anything, a run or a person, passes through here, at the moment when the connection is up.
+Every question to an exchange, of a run or of a person, passes through here at the moment when its connection is up.
 """
 
 import random
@@ -10,19 +10,23 @@ from dataclasses import dataclass
 from typing import Final
 
 from shared.domain.connectors import Connector
-from shared.domain.rates import Reservation, Settlement, transit_ms, use_by_ms
+from shared.domain.rates import USE_BY_MS, Ask, Reservation, tell_within_ms
 from shared.errors import StorageUnavailable
-from shared.stores.rate_limits import RateLimitStore
 from shared.telemetry import event
+from shared.usecases.instance_limiter import InstanceLimiter
 
-# Who does not follow the market books no weight further ahead than this, but waits and asks again. A live job books up to its
-# whole patience ahead, and comes back sooner before its moment than this: so the next room is a live job's, however many others
-# want it. Of a limit of 10 a second eight backfills at once else kept one waiting for 42 s.
+# Background jobs book at most this far ahead, and ask again while they wait. A live job books up to its whole patience ahead,
+# and comes back sooner before its moment than this: so the next free capacity goes to a live job, however many others want it.
+# Of a limit of 10 a second, eight backfills at once kept a live job waiting for 42 s without this.
 AHEAD_MS_MAX: Final = 300
-# Those who wait do not all ask in the same millisecond.
+# Jobs that wait do not all ask in the same millisecond.
 ASK_APART_MS: Final = 10
-# A grant that came too late to be used is thrown away and asked for again this often, then the request has failed.
+# Where there should be room already, but nobody has said so yet, asking again makes sense after so long.
+ASK_AGAIN_MS: Final = 100
+# A grant that came too late to be used is given back and asked for again this often, then the request has failed.
 LATE_GRANTS_MAX: Final = 3
+# In a window that is so full, what a run leaves behind is told at its end: the instance may be idle afterwards.
+FULL_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,66 +53,51 @@ class Refused(Exception):
         self.refusal = refusal
 
 
-@dataclass(slots=True)
-class _Held:
-    """A grant, what of it is left, and how many requests were sent under it and answered."""
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Leave to send one request of that weight, at once."""
 
     reservation: Reservation
-    left: int
-    arrived_by_ms: int
-    sent: int = 0
-    answered: int = 0
-    is_retired: bool = False  # nothing more is sent under it
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether all that becomes of it is known."""
-        return self.is_retired and self.answered == self.sent
+    weight: int
 
 
 class Grants:
     """The weight that one run, or one question of a person, holds of one connector. Safe between threads.
 
-    A wait of up to `wait_ms_max` is waited for, counted in `waited_ms`; for longer ones it does not sleep. A grant that is
-    used up, too late or no longer needed (`close`) is settled once its requests are answered: what was not sent is free again,
-    and what was sent counts from when it was answered. A request without an answer may still be on its way: its grant counts
-    to its last moment.
+    A wait of up to `wait_ms_max` is waited for, counted in `waited_ms`; for longer ones it does not sleep. What of a grant is
+    not sent is given back when the grant is too late, replaced by the next one, or no longer needed (`close`). What was sent
+    counts from its answer on. A request without an answer may still be on its way, and counts until that is impossible.
     """
 
     def __init__(
         self,
-        limits: RateLimitStore,
+        limiter: InstanceLimiter,
         connector: Connector,
         wait_ms_max: int,
         *,
         is_for_job: bool = True,
         is_live: bool = True,
     ) -> None:
-        self._limits = limits
+        self._limiter = limiter
         self._connector = connector
         self._wait_ms_max = wait_ms_max
         self._is_for_job = is_for_job
         self._is_live = is_live
+        self._tell_within_ms = tell_within_ms(connector.windows)
         # Two locks: an answer that comes while somebody waits for weight is noted when it comes.
         self._asking = threading.Lock()
         self._noting = threading.Lock()
-        self._held: dict[str, _Held] = {}
-        self._newest: _Held | None = None
+        self._newest: Reservation | None = None
+        self._left = 0
         self._closed = threading.Event()
         self.waited_ms = 0
 
     @property
-    def use_by_ms(self) -> int:
-        """How long a grant may be used."""
-        return use_by_ms(self._connector.windows)
-
-    @property
     def newest(self) -> Reservation | None:
-        """The limiter's newest answer that is still in use."""
-        held = self._newest
-        return None if held is None else held.reservation
+        """The limiter's newest answer."""
+        return self._newest
 
-    def acquire(self, weight: int, want: int) -> Reservation:
+    def acquire(self, weight: int, want: int) -> Permit:
         """Hold `weight` for one request that is sent at once on return. If none is held, up to `want` is asked for.
 
         Raises:
@@ -117,117 +106,88 @@ class Grants:
         """
         with self._asking:
             for _ in range(LATE_GRANTS_MAX):
-                if self._closed.is_set():
-                    raise Refused(NoRoom(0, 0))
-                held = self._newest
-                if held is None or held.left < weight or self._is_void(held.reservation):
-                    self._retire(held)
-                    held = self._reserve(weight, want)
-                reservation = held.reservation
-                if reservation.is_paused:
-                    raise Refused(ConnectorPaused())
-                if held.left < weight:
-                    raise Refused(NoRoom(reservation.at_ms, reservation.wait_ms))
-                pause_s = reservation.send_from_monotonic - time.monotonic()
-                if pause_s > 0:
-                    self.waited_ms += int(pause_s * 1000)
-                    time.sleep(pause_s)
+                reservation = self._hold(weight, want)
+                self._wait_for(reservation)
                 if not self._is_void(reservation):
                     with self._noting:
                         # It may have been given back while this waited, and be somebody else's by now.
-                        is_closed = self._closed.is_set()
-                        if not is_closed:
-                            held.left -= weight
-                            held.sent += 1
-                    if not is_closed:
-                        return reservation
-                    self._settle(held)
-                    continue
+                        if not self._closed.is_set():
+                            self._left -= weight
+                            return Permit(reservation, weight)
+                    raise Refused(NoRoom(0, 0))
                 event("grant_is_void", "WARNING", granted=reservation.granted, is_late=reservation.is_late())
         raise StorageUnavailable(
-            f"{LATE_GRANTS_MAX} grants came later than their use-by of {self.use_by_ms} ms: MongoDB answers too slowly "
+            f"{LATE_GRANTS_MAX} grants came later than their use-by of {USE_BY_MS} ms: MongoDB answers too slowly "
             f"for the limit of connector {self._connector.connector_id}"
         )
 
-    def note_answer(self, reservation: Reservation) -> None:
-        """The exchange has answered a request that was sent under it, so that request had arrived by now."""
-        with self._noting:
-            held = self._held.get(reservation.reservation_id)
-            if held is None:
-                return
-            held.answered += 1
-            held.arrived_by_ms = max(held.arrived_by_ms, reservation.settled_ms(time.monotonic()))
-            is_complete = held.is_complete
-        if is_complete:
-            self._settle(held)
+    def note_answer(self, permit: Permit) -> None:
+        """The exchange has begun to answer the request that was sent by this permit."""
+        self._limiter.note_arrived(self._connector.connector_id, permit.reservation, permit.weight, self._tell_within_ms)
 
     def close(self) -> None:
         """Nothing more is sent, and no answer is waited for; who still asks is refused."""
-        with self._noting:
-            self._closed.set()
-            self._newest = None
-            left = list(self._held.values())
-            for held in left:
-                held.is_retired = True
-        for held in left:
-            self._settle(held)
+        self._closed.set()
+        self._give_back()
+        newest = self._newest
+        if newest is not None and newest.used >= FULL_SHARE * self._connector.windows[0].limit:
+            self._limiter.tell_now(self._connector.connector_id)
 
-    def _retire(self, held: _Held | None) -> None:
-        """Nothing more is sent under it: settle it, or leave that to its last answer."""
-        if held is None:
-            return
-        with self._noting:
-            held.is_retired = True
-            is_complete = held.is_complete
-        if is_complete:
-            self._settle(held)
+    def _hold(self, weight: int, want: int) -> Reservation:
+        """A grant of which so much is left: the one at hand, or a new one."""
+        if self._closed.is_set():
+            raise Refused(NoRoom(0, 0))
+        reservation = self._newest
+        if reservation is None or self._left < weight or self._is_void(reservation):
+            self._give_back()
+            reservation = self._reserve(weight, want)
+        if reservation.is_paused:
+            raise Refused(ConnectorPaused())
+        if self._left < weight:
+            raise Refused(NoRoom(reservation.at_ms, reservation.wait_ms))
+        return reservation
 
-    def _settle(self, held: _Held) -> None:
-        reservation = held.reservation
+    def _wait_for(self, reservation: Reservation) -> None:
+        """Until the grant's moment; then look whether the exchange has refused somebody else meanwhile."""
+        pause_s = reservation.send_from_monotonic - time.monotonic()
+        if pause_s > 0:
+            self.waited_ms += int(pause_s * 1000)
+            self._closed.wait(pause_s)
+        self._limiter.look_for_refusals(self._connector.connector_id)
+
+    def _give_back(self) -> None:
         with self._noting:
-            if self._held.pop(reservation.reservation_id, None) is None:
-                return
-        if reservation.granted:
-            arrived_by_ms = held.arrived_by_ms if held.is_complete else reservation.charged_ms
-            settlement = Settlement(reservation.reservation_id, reservation.granted - held.left, arrived_by_ms)
-            self._limits.settle(self._connector.connector_id, settlement)
+            reservation, left = self._newest, self._left
+            self._left = 0
+        if reservation is not None:
+            self._limiter.note_returned(self._connector.connector_id, reservation, left)
 
     def _is_void(self, reservation: Reservation) -> bool:
-        """Too late to be used; or the exchange has refused another run of this process since, so that nothing may be sent."""
-        return reservation.is_late() or self._limits.is_refused_since(self._connector.connector_id, reservation.asked_monotonic)
+        """Too late to be used; or the exchange has refused a request since, so that nothing may be sent."""
+        return reservation.is_late() or self._limiter.is_refused_since(self._connector.connector_id, reservation)
 
-    def _reserve(self, weight: int, want: int) -> _Held:
-        """Ask the limiter, a live job or a person once; others until there is room, or none within `wait_ms_max`."""
-        ahead_ms = self._wait_ms_max if self._is_live else min(AHEAD_MS_MAX, self._wait_ms_max)
-        give_up_at = time.monotonic() + (self._wait_ms_max - ahead_ms) / 1000
+    def _reserve(self, weight: int, want: int) -> Reservation:
+        """Ask the limiter until there is room within what is left of `wait_ms_max`, or there will be none."""
+        ahead_ms_max = self._wait_ms_max if self._is_live else min(AHEAD_MS_MAX, self._wait_ms_max)
+        give_up_at = time.monotonic() + self._wait_ms_max / 1000
+        left_ms = self._wait_ms_max
         while True:
             if self._closed.is_set():
                 raise Refused(NoRoom(0, 0))
-            reservation = self._ask(weight, want, ahead_ms)
-            pause_s = (reservation.wait_ms - ahead_ms + random.randint(1, ASK_APART_MS)) / 1000
-            is_over = reservation.is_paused or time.monotonic() + pause_s > give_up_at
-            if reservation.granted or is_over:
+            ask = Ask(weight, want, min(ahead_ms_max, left_ms), is_for_job=self._is_for_job, is_live=self._is_live)
+            reservation = self._limiter.reserve(self._connector.connector_id, ask, self._connector.version)
+            pause_ms = max(ASK_AGAIN_MS, reservation.wait_ms - ask.wait_ms_max) + random.randint(1, ASK_APART_MS)
+            # In whole steps: runs that ask on the same terms are answered together.
+            left_ms = int((give_up_at - time.monotonic()) * 1000) - pause_ms
+            left_ms -= left_ms % ASK_AGAIN_MS
+            if reservation.granted or reservation.is_paused or left_ms < 0:
                 break
-            self.waited_ms += int(pause_s * 1000)
-            self._closed.wait(pause_s)
-        held = _Held(reservation, reservation.granted, reservation.at_ms)
+            self.waited_ms += pause_ms
+            self._closed.wait(pause_ms / 1000)
         with self._noting:
-            self._newest = held
-            held.is_retired = self._closed.is_set()
-            if reservation.granted:
-                self._held[reservation.reservation_id] = held
-        return held
-
-    def _ask(self, weight: int, want: int, ahead_ms: int) -> Reservation:
-        windows = self._connector.windows
-        return self._limits.reserve(
-            self._connector.connector_id,
-            need=weight,
-            want=want,
-            wait_ms_max=ahead_ms,
-            use_by_ms=use_by_ms(windows),
-            transit_ms=transit_ms(windows),
-            is_for_job=self._is_for_job,
-            is_live=self._is_live,
-            version=self._connector.version,
-        )
+            self._newest = reservation
+            is_closed = self._closed.is_set()
+            self._left = 0 if is_closed else reservation.granted
+        if is_closed:
+            self._limiter.note_returned(self._connector.connector_id, reservation, reservation.granted)
+        return reservation

@@ -8,6 +8,7 @@ from pymongo.client_session import ClientSession
 
 from shared.domain.connectors import CONNECTOR_ID_PATTERN, ConnectorStatus, windows_of
 from shared.domain.jobs import to_datetime
+from shared.domain.rates import SHARE_PERMILLE_ALL
 from shared.errors import Conflict, InvalidRequest
 from shared.exchanges.catalog import load_spec
 from shared.exchanges.spec import ExchangeSpec
@@ -149,7 +150,13 @@ class ConnectorManager:
 
         def write(session: ClientSession) -> Document:
             before = self.connectors.get_to_edit(connector_id, session)
-            ended = {"blocked_until": None, "blocked_reason": None, "unblocked_at": to_datetime(now_ms)}
+            ended = {
+                "blocked_until": None,
+                "blocked_reason": None,
+                "unblocked_at": to_datetime(now_ms),
+                "limiter.refusal.share": SHARE_PERMILLE_ALL,
+                "limiter.refusal.careful_until_ms": 0,
+            }
             after = self.connectors.update(connector_id, None, ended, session)
             self._record(author, "unblock", connector_id, before, after, session)
             return after

@@ -6,19 +6,21 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, TypeAlias
 
 from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import Connector
 from shared.domain.jobs import Job, JobKind
-from shared.domain.rates import Reservation, charge_ms
+from shared.domain.rates import batch_ms
 from shared.domain.windows import Window
 from shared.errors import ExchangeThrottled, PlatformError, Retry
 from shared.exchanges.client import ExchangeClient
+from shared.exchanges.gated_http import OnAnswer
 from shared.exchanges.pages import FetchedPage
-from shared.stores.rate_limits import RateLimitStore
 from shared.telemetry import event
 from shared.usecases.grants import Grants, Refusal, Refused
+from shared.usecases.instance_limiter import InstanceLimiter
 
 OpenExchange: TypeAlias = Callable[[Connector, Callable[[], int]], ExchangeClient]
 
@@ -65,7 +67,7 @@ class RequestSender:
     job: Job
     connector: Connector
     client: ExchangeClient
-    limits: RateLimitStore
+    limiter: InstanceLimiter
     grants: Grants
     clock: ServerClock
     deadline: Deadline
@@ -94,8 +96,7 @@ class RequestSender:
                 return self._send(window, pages_left, in_turn)
             except Refused as exc:
                 return exc.refusal
-            except ExchangeThrottled as exc:
-                self.limits.block(self.connector.connector_id, exc.wait_ms, exc.message)
+            except ExchangeThrottled:
                 raise
             except PlatformError as exc:
                 is_last = attempt == FETCH_TRIES_MAX or self.deadline.remaining_ms() < PAGE_RESERVE_MS
@@ -113,33 +114,35 @@ class RequestSender:
         began = time.monotonic()
         timeframe = self.job.timeframe
         sent_ms: int | None = None
-        reservations: list[Reservation] = []
 
-        def before_send() -> None:
+        def before_send() -> OnAnswer:
             nonlocal began, sent_ms
             weight = self.client.weight(timeframe.name, timeframe.count(window.start_ms, window.end_ms))
             with in_turn():
-                reservations.append(self.grants.acquire(weight, weight * self._pages_in_time(pages_left)))
+                permit = self.grants.acquire(weight, weight * self._pages_in_time(pages_left))
             began, sent_ms = time.monotonic(), self.clock.now_ms()
             with self._lock:
                 self.totals.wait_ms = self.grants.waited_ms
                 self.totals.requests += 1
                 self.totals.weight += weight
+            return partial(self.grants.note_answer, permit)
 
-        fetched = self.client.fetch_ohlcv(
-            self.job.symbol, timeframe.name, window.start_ms, window.end_ms, before_send=before_send
-        )
-        for reservation in reservations:
-            self.grants.note_answer(reservation)
-        with self._lock:
-            self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * 1000
-        if reservations:
+        try:
+            fetched = self.client.fetch_ohlcv(
+                self.job.symbol, timeframe.name, window.start_ms, window.end_ms, before_send=before_send
+            )
+        except ExchangeThrottled as exc:
+            self.limiter.block(self.connector.connector_id, exc.wait_ms, exc.message, sent_ms or 0)
+            raise
+        if sent_ms is not None:
+            with self._lock:
+                self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * 1000
             self._note_usage(fetched)
         return Answer(fetched, sent_ms)
 
     def _pages_in_time(self, pages_left: int) -> int:
-        """How many of the pages that are left can be sent before one grant's use-by."""
-        in_time = self.in_flight_max * self.grants.use_by_ms / max(1.0, self._page_ms)
+        """How many of the pages that are left can be sent under one grant."""
+        in_time = self.in_flight_max * batch_ms(self.connector.windows) / max(1.0, self._page_ms)
         return max(1, min(pages_left, int(in_time)))
 
     def _note_usage(self, fetched: FetchedPage) -> None:
@@ -153,14 +156,14 @@ class RequestSender:
                 continue
             tolerated = 0 if used > limit * NEARLY_FULL_SHARE else limit * FOREIGN_USAGE_SHARE
             if used > reservation.used + tolerated:
-                self.limits.record_usage(self.connector.connector_id, period_ms, used, charge_ms(self.connector.windows))
+                self.limiter.record_usage(self.connector.connector_id, period_ms, used)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestSenders:
     """Makes the sender of each run. `wait_ms_max`: a run that has to wait longer for the limit gives its place back."""
 
-    limits: RateLimitStore
+    limiter: InstanceLimiter
     open_exchange: OpenExchange
     wait_ms_max: int
     rng: random.Random
@@ -168,5 +171,5 @@ class RequestSenders:
     def open(self, job: Job, connector: Connector, clock: ServerClock, deadline: Deadline) -> RequestSender:
         """The sender of one run of that job, with grants of its own, which have to be closed."""
         client = self.open_exchange(connector, clock.now_ms)
-        grants = Grants(self.limits, connector, self.wait_ms_max, is_live=job.kind is JobKind.LIVE)
-        return RequestSender(job, connector, client, self.limits, grants, clock, deadline, self.rng)
+        grants = Grants(self.limiter, connector, self.wait_ms_max, is_live=job.kind is JobKind.LIVE)
+        return RequestSender(job, connector, client, self.limiter, grants, clock, deadline, self.rng)

@@ -16,6 +16,7 @@ from shared.usecases.collect_metrics import JOB_SERIES_MAX
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, claim, make_platform
+from tests.limits import make_ask
 
 SCRAPE_S_MAX = 1.0
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -90,7 +91,7 @@ def test_a_scrape_says_what_the_database_holds(platform: Platform) -> None:
     add_job(platform, "XBT/USD", "1h", connector_id="kraken", status="error")
     leased_id = add_job(platform, "LTC/USDT", cursor={"last_ts": to_datetime(open_ms - MINUTE_MS)})
     claim(platform, leased_id)
-    platform.limits.reserve("binance", need=7, want=7, wait_ms_max=0, use_by_ms=600, transit_ms=1_000)
+    platform.limits.reserve("binance", make_ask(7, 7, use_by_ms=600_000))
     _record_runs(platform, now_ms)
     _open_alerts(platform)
 

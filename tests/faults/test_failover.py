@@ -23,6 +23,7 @@ from shared.wiring import Platform
 from tests.factories import add_connector, add_job, make_platform, stored_documents
 from tests.faults.replica_set import ReplicaSet, start_replica_set, wait_until
 from tests.faults.wrong_clock import find_libfaketime, preload_environment
+from tests.limits import make_ask
 from tests.machines.test_worker_processes import start_workers
 from tests.replay import assert_series_equals
 
@@ -205,7 +206,7 @@ def test_what_no_majority_knows_is_no_grant_and_no_run(replica_set: ReplicaSet, 
 
 def reserve(platform: Platform) -> int:
     """Weight granted of all that the limit allows."""
-    return platform.limits.reserve("binance", need=1, want=LIMIT, wait_ms_max=0, use_by_ms=100, transit_ms=250).granted
+    return platform.limits.reserve("binance", make_ask(want=LIMIT)).granted
 
 
 @pytest.mark.skipif(find_libfaketime() is None, reason="needs libfaketime: requirements-dev.txt has it for x86-64 Linux")

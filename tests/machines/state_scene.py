@@ -14,6 +14,7 @@ from shared.errors import LeaseLost
 from shared.stores.job_leases import Claim, DueJob
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job
+from tests.limits import make_ask
 
 DOCUMENT: Final = (Path(__file__).parents[2] / "docs" / "state_machine.md").read_text()
 NOW_MS: Final = 1_760_000_042_000
@@ -25,6 +26,8 @@ ABSENT: Final = "[*]"
 # A run that has no transactions needs no session to be ended.
 NO_SESSION: Final = Binary(bytes(16), UUID_SUBTYPE)
 LEASE_MS: Final = 60_000
+# So long that no grant is late before a test has looked at it.
+USE_BY_MS: Final = 30_000
 Transitions = dict[tuple[str, str], str]
 
 
@@ -116,4 +119,4 @@ def make_job(platform: Platform, status: str) -> None:
 
 
 def reserve(platform: Platform, wait_ms_max: int = 0, want: int = 1) -> Reservation:
-    return platform.limits.reserve("binance", need=1, want=want, wait_ms_max=wait_ms_max, use_by_ms=30_000, transit_ms=100)
+    return platform.limits.reserve("binance", make_ask(1, want, wait_ms_max, USE_BY_MS))

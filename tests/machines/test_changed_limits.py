@@ -10,12 +10,13 @@ from pymongo.errors import PyMongoError
 
 from shared.domain.jobs import to_ms
 from shared.domain.rates import KEPT_FOR_LIVE_PERCENT, Reservation
-from shared.stores.limiter_pipeline import TAKEN_AWAY_MAX
-from shared.stores.rate_limits import RateLimitStore
+from shared.stores.limiter_windows import TAKEN_AWAY_MAX
 from shared.usecases.grants import Grants, NoRoom, Refused
+from shared.usecases.instance_limiter import InstanceLimiter
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector
+from tests.limits import limiter_of, make_ask, set_clock
 
 AUTHOR: Final = Author("ann", "admin", "req-1")
 MINUTE: Final = (100, 60_000)
@@ -23,13 +24,12 @@ MINUTE: Final = (100, 60_000)
 USE_BY_MS: Final = 600_000
 # The limiter's clock may be ahead of the server's, and is then followed: from here on time passes as `ask_at` says.
 AHEAD_MS: Final = 4_102_444_800_000
+# Of a minute's log. AHEAD_MS is the end of one, and what counts to the end of a grain counts exactly as long as it was charged.
+GRAIN_MS: Final = 500
 
 
 def reserve(platform: Platform, need: int = 1, want: int = 1, **options: Any) -> Reservation:
-    store = options.pop("store", platform.limits)
-    use_by_ms = options.pop("use_by_ms", 100)
-    terms = {"wait_ms_max": 0, "use_by_ms": use_by_ms, "transit_ms": 0, **options}
-    return store.reserve("binance", need=need, want=want, **terms)
+    return platform.limits.reserve("binance", make_ask(need, want, **options))
 
 
 def change(platform: Platform, limit: int, period_ms: int) -> None:
@@ -38,16 +38,13 @@ def change(platform: Platform, limit: int, period_ms: int) -> None:
 
 
 def ask_at(platform: Platform, after_ms: int, need: int = 1, is_live: bool = True) -> Reservation:
-    """What the limiter says so long after AHEAD_MS; by a store of its own, which remembers no denial."""
-    clock = {"$set": {"limiter.clock_ms": AHEAD_MS + after_ms}}
-    platform.database.collection("connectors").update_one({"_id": "binance"}, clock)
-    return reserve(platform, need, store=RateLimitStore(platform.database), is_live=is_live)
+    """What the limiter says so long after AHEAD_MS."""
+    set_clock(platform, AHEAD_MS + after_ms)
+    return reserve(platform, need, is_live=is_live, use_by_ms=GRAIN_MS)
 
 
 def log_periods(platform: Platform) -> list[int]:
-    document = platform.database.collection("connectors").find_one({"_id": "binance"})
-    assert document is not None
-    return [log["period_ms"] for log in document["limiter"]["logs"]]
+    return [log["period_ms"] for log in limiter_of(platform)["logs"]]
 
 
 def test_what_was_sent_before_and_meanwhile_leaves_a_window_that_comes_back_at_its_moment(platform: Platform) -> None:
@@ -58,11 +55,11 @@ def test_what_was_sent_before_and_meanwhile_leaves_a_window_that_comes_back_at_i
     assert ask_at(platform, 10_000, need=40).granted == 40
     change(platform, *MINUTE)
     refused = ask_at(platform, 20_000)
-    assert (refused.granted, refused.at_ms) == (0, AHEAD_MS + 60_100)
-    assert ask_at(platform, 60_100, need=61).granted == 0
-    assert ask_at(platform, 60_100, need=60).granted == 60
-    assert ask_at(platform, 70_099).granted == 0
-    assert ask_at(platform, 70_100, need=40).granted == 40
+    assert (refused.granted, refused.at_ms) == (0, AHEAD_MS + 60_500)
+    assert ask_at(platform, 60_500, need=61).granted == 0
+    assert ask_at(platform, 60_500, need=60).granted == 60
+    assert ask_at(platform, 70_499).granted == 0
+    assert ask_at(platform, 70_500, need=40).granted == 40
 
 
 @pytest.mark.parametrize("is_live", [True, False])
@@ -93,9 +90,7 @@ def test_not_more_windows_are_remembered_than_a_document_can_bear(platform: Plat
         reserve(platform)
         change(platform, 100, 70_000 + number)
     reserve(platform)
-    document = platform.database.collection("connectors").find_one({"_id": "binance"})
-    assert document is not None
-    assert len(document["limiter"]["logs"]) == 1 + TAKEN_AWAY_MAX
+    assert len(limiter_of(platform)["logs"]) == 1 + TAKEN_AWAY_MAX
 
 
 def test_backfills_leave_a_part_of_the_limit_to_live_jobs(platform: Platform) -> None:
@@ -103,10 +98,11 @@ def test_backfills_leave_a_part_of_the_limit_to_live_jobs(platform: Platform) ->
     kept = 1_000 * KEPT_FOR_LIVE_PERCENT // 100
     assert reserve(platform, want=2_000, is_live=False).granted == 1_000 - kept
     version = platform.connectors.get_connector("binance").version
-    assert reserve(platform, is_live=False, version=version).granted == 0
+    limiter = InstanceLimiter(platform.limits)
+    assert limiter.reserve("binance", make_ask(is_live=False), version).granted == 0
     # By the same process, which remembers that denial.
-    assert reserve(platform, want=2_000, version=version).granted == kept
-    assert reserve(platform, version=version).granted == 0
+    assert limiter.reserve("binance", make_ask(want=2_000), version).granted == kept
+    assert limiter.reserve("binance", make_ask(), version).granted == 0
 
 
 def test_backfills_leave_a_part_of_each_window_and_of_a_small_one_nothing(platform: Platform) -> None:
@@ -114,8 +110,7 @@ def test_backfills_leave_a_part_of_each_window_and_of_a_small_one_nothing(platfo
     assert reserve(platform, want=1_000, use_by_ms=USE_BY_MS, is_live=False).granted == 490
     assert reserve(platform, want=1_000, use_by_ms=USE_BY_MS).granted == 10
     add_connector(platform, connector_id="small", windows=[(49, 60_000)])
-    terms: dict[str, Any] = {"need": 1, "want": 100, "wait_ms_max": 0, "use_by_ms": USE_BY_MS, "transit_ms": 0}
-    assert platform.limits.reserve("small", **terms, is_live=False).granted == 49
+    assert platform.limits.reserve("small", make_ask(want=100, use_by_ms=USE_BY_MS, is_live=False)).granted == 49
 
 
 def test_a_backfills_request_that_needs_nearly_all_of_a_limit_is_sent(platform: Platform) -> None:
@@ -126,18 +121,18 @@ def test_a_backfills_request_that_needs_nearly_all_of_a_limit_is_sent(platform: 
 def test_a_refusal_stops_all_runs_of_the_process_that_hold_a_grant(platform: Platform) -> None:
     add_connector(platform, windows=[(1_000, 600_000)])
     connector = platform.connectors.get_connector("binance")
-    holders = [Grants(platform.limits, connector, 0) for _ in range(3)]
+    holders = [Grants(platform.limiter, connector, 0) for _ in range(3)]
     for holder in holders:
         holder.acquire(1, 100)
-    platform.limits.block("binance", 60_000, "429")
+    platform.limiter.block("binance", 60_000, "429")
     for holder in holders:
         with pytest.raises(Refused) as refused:
             holder.acquire(1, 100)
         assert isinstance(refused.value.refusal, NoRoom)
-        assert refused.value.refusal.wait_ms > 50_000
+        assert refused.value.refusal.wait_ms > 30_000
     platform.connector_manager.unblock("binance", AUTHOR)
     changed = platform.connectors.get_connector("binance")
-    assert Grants(platform.limits, changed, 0).acquire(1, 100).granted >= 1
+    assert Grants(platform.limiter, changed, 0).acquire(1, 100).weight == 1
 
 
 @contextmanager
@@ -155,18 +150,18 @@ def test_a_block_that_could_not_be_stored_is_stored_before_anything_is_asked(
     platform: Platform, mongo_client: MongoClient[dict[str, Any]]
 ) -> None:
     add_connector(platform, windows=[MINUTE])
-    store = RateLimitStore(platform.database)
+    limiter = InstanceLimiter(platform.limits)
     with updates_fail(mongo_client):
         with pytest.raises(PyMongoError):
-            store.block("binance", 60_000, "418")
+            limiter.block("binance", 60_000, "418")
         with pytest.raises(PyMongoError):
-            reserve(platform, store=store)
-    refused = reserve(platform, store=store)
+            limiter.reserve("binance", make_ask())
+    refused = limiter.reserve("binance", make_ask())
     assert refused.granted == 0
-    assert refused.wait_ms > 50_000
+    assert refused.wait_ms > 30_000
     # Now everybody knows.
     assert platform.connectors.get("binance")["blocked_reason"] == "418"
-    assert reserve(platform, store=RateLimitStore(platform.database)).granted == 0
+    assert reserve(platform).granted == 0
 
 
 def test_a_connector_that_is_made_again_waits_until_what_was_sent_has_passed(platform: Platform) -> None:
@@ -198,7 +193,7 @@ def test_a_connector_that_is_made_again_waits_for_what_a_window_taken_away_still
 def test_a_connector_that_is_made_again_is_blocked_as_long_as_it_was(platform: Platform) -> None:
     manager = platform.connector_manager
     manager.create("binance", "binance", {}, AUTHOR)
-    until_ms = platform.limits.block("binance", 3_600_000, "banned")
+    until_ms = platform.limits.block("binance", 3_600_000, "banned").until_ms
     manager.delete("binance", None, AUTHOR)
     manager.create("binance", "binance", {}, AUTHOR)
     assert reserve(platform).at_ms == until_ms

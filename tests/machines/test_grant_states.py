@@ -1,21 +1,20 @@
 """docs/state_machine.md, "Grant": every move in every state, on a real mongod, and what counts in each."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import pytest
 
-from shared.domain.rates import GRAINS_PER_WINDOW, Reservation, Settlement
+from shared.domain.rates import Reservation, Settlement
 from shared.domain.timeframes import MINUTE_MS
-from shared.stores.limiter_pipeline import UNSETTLED_MAX
-from shared.stores.rate_limits import RateLimitStore
 from shared.wiring import Platform
 from tests.factories import add_connector
+from tests.limits import grain_end_ms, grain_ms, limiter_of, logged, set_clock, settled, unsettled
 from tests.machines.state_scene import ABSENT, WIDE, reserve, rows, transitions
 
 GRANT: Final = transitions("Grant: ")
-GRAIN_MS: Final = MINUTE_MS // GRAINS_PER_WINDOW
 GRANTED: Final = 7_000
+PART: Final = 2_000
 SENT: Final = 3_000
 
 
@@ -26,53 +25,44 @@ def scene(shared_platform: Platform) -> Platform:
     return shared_platform
 
 
-def limiter_of(platform: Platform) -> dict[str, Any]:
-    document = platform.database.collection("connectors").find_one({"_id": "binance"})
-    assert document is not None
-    return dict(document["limiter"])
-
-
 def grant_state(platform: Platform, grant: Reservation) -> str:
     """By what the document holds of it; nobody else's grants weigh so much."""
-    limiter = limiter_of(platform)
-    if grant.reservation_id in [unsettled["reservation_id"] for unsettled in limiter["unsettled"]]:
+    if grant.reservation_id in unsettled(platform):
         return "unsettled"
-    logged = sum(entry["w"] for entry in limiter["logs"][0]["entries"])
-    return ABSENT if logged < SENT else "settled" if logged < GRANTED else "charged"
+    weight = sum(weight for _, weight in logged(platform))
+    return ABSENT if weight < SENT else "settled" if weight < GRANTED else "charged"
 
 
 def pass_to(platform: Platform, moment_ms: int) -> None:
     """As if the server's clock had come so far when somebody reserves."""
-    ahead = {"$set": {"limiter.clock_ms": moment_ms}}
-    platform.database.collection("connectors").update_one({"_id": "binance"}, ahead)
-    book_one(platform)
+    set_clock(platform, moment_ms)
+    reserve(platform)
 
 
-def book_one(platform: Platform, store: RateLimitStore | None = None, use_by_ms: int = 100) -> Reservation:
-    return (store or RateLimitStore(platform.database)).reserve(
-        "binance", need=1, want=1, wait_ms_max=100_000, use_by_ms=use_by_ms, transit_ms=100
-    )
+def tell_part(platform: Platform, grant: Reservation) -> None:
+    """Some of it has been sent, and is answered at the grant's own moment."""
+    platform.limits.settle("binance", [settled(grant, PART, grant.at_ms, returned=0)])
 
 
-def tell(platform: Platform, grant: Reservation, used: int = SENT) -> Reservation:
-    store = RateLimitStore(platform.database)
-    store.settle("binance", Settlement(grant.reservation_id, used, grant.at_ms))
-    return book_one(platform, store)
+def tell_rest(platform: Platform, grant: Reservation) -> None:
+    """All of what is open, whatever that is, has been sent or will not be."""
+    left = unsettled(platform).get(grant.reservation_id, GRANTED)
+    told = Settlement(grant.reservation_id, left, 0, SENT, grant.at_ms, grant.charged_ms)
+    platform.limits.settle("binance", [told])
 
 
-def pass_newer(platform: Platform) -> None:
-    store = RateLimitStore(platform.database)
-    for _ in range(UNSETTLED_MAX + 1):
-        # However long this takes, none of them is past its charged moment before the last one is booked.
-        book_one(platform, store, use_by_ms=MINUTE_MS)
+def tell_late(platform: Platform, grant: Reservation) -> None:
+    """Its holder was held up for so long that even the last moment is over."""
+    platform.limits.settle("binance", [settled(grant, SENT, grant.charged_ms + MINUTE_MS // 2)])
 
 
 GRANT_MOVES: Final[dict[str, Callable[[Platform, Reservation], object]]] = {
-    "its note is told": tell,
-    "its charged moment passes": lambda platform, grant: pass_to(platform, grant.charged_ms),
-    f"it is behind {UNSETTLED_MAX} newer ones": lambda platform, _: pass_newer(platform),
-    # A minute's window, as WIDE has it. Merging may have put the grant under a moment up to a grain later.
-    "its period passes": lambda platform, grant: pass_to(platform, grant.charged_ms + MINUTE_MS + GRAIN_MS),
+    "a part of it is told": tell_part,
+    "the rest of it is told": tell_rest,
+    "its last moment passes": lambda platform, grant: pass_to(platform, grant.charged_ms),
+    "an arrival after its last moment is told": tell_late,
+    # A minute's window, as WIDE has it. What is charged counts to the end of its grain.
+    "its period passes": lambda platform, grant: pass_to(platform, grant.charged_ms + MINUTE_MS + grain_ms(MINUTE_MS)),
 }
 GRANT_STATES: Final = ("unsettled", "settled", "charged")
 
@@ -80,7 +70,7 @@ GRANT_STATES: Final = ("unsettled", "settled", "charged")
 def grant_in(platform: Platform, state: str) -> Reservation:
     grant = reserve(platform, want=GRANTED)
     if state == "settled":
-        tell(platform, grant)
+        tell_rest(platform, grant)
     if state == "charged":
         pass_to(platform, grant.charged_ms)
     assert (grant.granted, grant_state(platform, grant)) == (GRANTED, state)
@@ -93,23 +83,34 @@ def test_the_drawn_grant_has_the_moves_that_are_tried() -> None:
     assert tuple(row[0] for row in rows("Grant: ", "State")) == GRANT_STATES
 
 
-@pytest.mark.parametrize("move", GRANT_MOVES)
+@pytest.mark.parametrize("move", [move for move in GRANT_MOVES if "after its last moment" not in move])
 @pytest.mark.parametrize("state", GRANT_STATES)
 def test_a_grant_moves_as_drawn_and_in_no_other_way(scene: Platform, state: str, move: str) -> None:
     grant = grant_in(scene, state)
+    before = logged(scene)
     GRANT_MOVES[move](scene, grant)
-    after = GRANT.get((state, move), state)
-    assert grant_state(scene, grant) == after
-    tell(scene, grant, used=0)
-    assert grant_state(scene, grant) == (ABSENT if after == "unsettled" else after), "a late note moves nothing"
+    assert grant_state(scene, grant) == GRANT.get((state, move), state)
+    if state != "unsettled" and "told" in move:
+        assert logged(scene) == before, "what is told again, or too late, moves nothing"
+
+
+@pytest.mark.parametrize("state", GRANT_STATES)
+def test_an_arrival_after_the_last_moment_is_entered_whatever_has_become_of_the_grant(scene: Platform, state: str) -> None:
+    grant = grant_in(scene, state)
+    before = dict(logged(scene))
+    tell_late(scene, grant)
+    late_ms = grain_end_ms(grant.charged_ms + MINUTE_MS // 2, MINUTE_MS)
+    assert dict(logged(scene)) == {**before, late_ms: SENT}
+    assert grant.reservation_id not in unsettled(scene)
 
 
 @pytest.mark.parametrize("state", GRANT_STATES)
 def test_a_grant_counts_as_the_table_says(scene: Platform, state: str) -> None:
     grant = grant_in(scene, state)
     _, kept_in, weight, since = next(row for row in rows("Grant: ", "State") if row[0] == state)
-    limiter = limiter_of(scene)
-    kept = {"`limiter.unsettled`": limiter["unsettled"], "`limiter.logs`": limiter["logs"][0]["entries"]}
-    entry = next(entry for entry in kept[kept_in.split(",")[0]] if entry["w"] >= SENT)
-    assert entry["w"] // 1_000 * 1_000 == {"what was granted": GRANTED, "what was sent": SENT}[weight]
-    assert entry["t"] == {"its charged moment": grant.charged_ms, "the last answer": grant.at_ms}[since.split(";")[0]]
+    open_ones = [(each["t"], each["w"]) for each in limiter_of(scene)["unsettled"]]
+    kept = {"`limiter.unsettled`": open_ones, "`limiter.logs`": logged(scene)}[kept_in.split(",")[0]]
+    at_ms, kept_weight = next(entry for entry in kept if entry[1] >= SENT)
+    assert kept_weight // 1_000 * 1_000 == {"what is not told": GRANTED, "what has arrived": SENT}[weight]
+    counted_ms = {"its last moment": grant.charged_ms, "the answer": grant.at_ms}[since]
+    assert at_ms == (counted_ms if state == "unsettled" else grain_end_ms(counted_ms, MINUTE_MS))

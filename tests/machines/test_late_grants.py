@@ -13,11 +13,12 @@ import pytest
 from pymongo import MongoClient
 
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
-from shared.domain.connectors import booked_windows
+from shared.domain.rates import USE_BY_MS
 from shared.domain.timeframes import MINUTE_MS
 from shared.exchanges.catalog import load_spec
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_once
+from tests.limits import booked
 from tests.waiting import wait_until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -25,9 +26,9 @@ NOW_MS: Final = 1_760_000_042_000
 END_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
 LIMIT_S: Final = 30.0
 WEIGHT: Final = load_spec("binance").candles_weight
-# Use-by 600 ms and transit 1 s; use-by 100 ms and transit 250 ms.
 MINUTE_WINDOW: Final = [(100_000, 60_000)]
 SHORT_WINDOW: Final = [(100_000, 10_000)]
+TOO_LATE_MS: Final = USE_BY_MS + 200
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +48,6 @@ def simulator(shared_simulator: SimulatorProcess) -> SimulatorProcess:
 def arrived(simulator: SimulatorProcess) -> int:
     """Weight at the door since the simulator was configured."""
     return int(simulator.report()["binance"]["windows"][0]["total"])
-
-
-def booked(platform: Platform) -> int:
-    """Weight that the limiter counts in the first window."""
-    document = platform.connectors.list_runnable()[0]
-    return sum(weight for _, weight in booked_windows(document)[0].entries)
 
 
 def newest_booking(platform: Platform) -> str:
@@ -83,11 +78,11 @@ def test_a_grant_whose_answer_was_held_back_is_thrown_away_and_asked_for_again(
 ) -> None:
     add_connector(platform, base_url=simulator.base_url("binance"), windows=MINUTE_WINDOW)
     job_id = add_job(platform, start_ms=END_MS - 10 * MINUTE_MS, end_ms=END_MS, indicators=[])
-    with slow_limiter(mongo_client, database_name, 900, {"times": 1}):
+    with slow_limiter(mongo_client, database_name, TOO_LATE_MS, {"times": 1}):
         assert run_once(platform, job_id).outcome.value == "done"
     assert arrived(simulator) == WEIGHT
-    # The late one was told of when asking anew, and is free again.
-    assert booked(platform) == WEIGHT
+    # The late one was given back with the next question.
+    wait_until(lambda: booked(platform) == WEIGHT)
 
 
 def test_a_limiter_that_always_answers_late_lets_nothing_through(
@@ -95,13 +90,12 @@ def test_a_limiter_that_always_answers_late_lets_nothing_through(
 ) -> None:
     add_connector(platform, base_url=simulator.base_url("binance"), windows=SHORT_WINDOW)
     job_id = add_job(platform, start_ms=END_MS - 10 * MINUTE_MS, end_ms=END_MS, indicators=[])
-    with slow_limiter(mongo_client, database_name, 200, "alwaysOn"):
+    with slow_limiter(mongo_client, database_name, TOO_LATE_MS, "alwaysOn"):
         result = run_once(platform, job_id)
     assert result.outcome.value == "failed"
     assert platform.jobs.get(job_id)["last_error"]["code"] == "storage_unavailable"
     assert arrived(simulator) == 0
-    # Only the last one could not be told of any more.
-    assert booked(platform) == WEIGHT
+    wait_until(lambda: booked(platform) == 0)
 
 
 def test_a_worker_stopped_while_it_waits_for_its_moment_does_not_send_when_it_goes_on(
@@ -117,13 +111,12 @@ def test_a_worker_stopped_while_it_waits_for_its_moment_does_not_send_when_it_go
             # Its first job shows that it is up; then it finds the connector blocked, and the second job due.
             wait_until(lambda: arrived(simulator) == WEIGHT)
             before = booked(platform)
-            until_ms = platform.limits.block("binance", 2_500, "429")
+            until_ms = platform.limits.block("binance", 2_500, "429").until_ms
             add_job(platform, "ETH/USDT", start_ms=END_MS - 10 * MINUTE_MS, end_ms=END_MS, indicators=[])
             wait_until(lambda: booked(platform) >= before + WEIGHT)
             worker.send_signal(signal.SIGSTOP)
             assert platform.database.server_now_ms() < until_ms, "stopped too late to tell anything"
-            use_by_ms = 600
-            wait_until(lambda: platform.database.server_now_ms() > until_ms + use_by_ms)
+            wait_until(lambda: platform.database.server_now_ms() > until_ms + USE_BY_MS)
             assert arrived(simulator) == WEIGHT
             assert booked(platform) == before + WEIGHT
             first = newest_booking(platform)

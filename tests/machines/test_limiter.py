@@ -11,52 +11,35 @@ from typing import Any, Final
 import pytest
 from pymongo import MongoClient
 
-from shared.domain.rates import Reservation, Settlement
+from shared.domain.rates import UNSETTLED_MAX, Reservation
 from shared.errors import ConfigurationError, NotFound
-from shared.stores.rate_limits import RateLimitStore
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector
+from tests.limits import grain_end_ms, logged, make_ask, set_clock, set_fields, settled, unsettled
 from tests.waiting import wait_until
 
 LIMIT_S: Final = 20.0
-# The limiter's clock may be ahead of the server's, and is then followed: from here on time passes as `ask_at` says.
+# The limiter's clock may be ahead of the server's, and is then followed: from here on time passes as `ask_at` says. It is the
+# end of a grain of every window here.
 AHEAD_MS: Final = 4_102_444_800_000
+MINUTE_MS: Final = 60_000
 
 
 def reserve(platform: Platform, need: int = 1, want: int = 1, wait_ms_max: int = 0, use_by: int = 100) -> Reservation:
-    return platform.limits.reserve("binance", need=need, want=want, wait_ms_max=wait_ms_max, use_by_ms=use_by, transit_ms=0)
-
-
-def set_fields(platform: Platform, **fields: object) -> None:
-    platform.database.collection("connectors").update_one({"_id": "binance"}, {"$set": fields})
-
-
-def log_entries(platform: Platform) -> list[dict[str, int]]:
-    """Of the main window's log; logs of windows that were taken away may follow."""
-    document = platform.database.collection("connectors").find_one({"_id": "binance"})
-    assert document is not None
-    return list(document["limiter"]["logs"][0]["entries"])
-
-
-def unsettled_moments(platform: Platform) -> list[int]:
-    """The charged moments of grants of which nobody knows yet what became, in the order of booking."""
-    document = platform.database.collection("connectors").find_one({"_id": "binance"})
-    assert document is not None
-    return [grant["t"] for grant in document["limiter"]["unsettled"]]
+    return platform.limits.reserve("binance", make_ask(need, want, wait_ms_max, use_by))
 
 
 def look_at(platform: Platform, clock_ms: int) -> None:
     """The limiter does at that moment what it does at each call, and grants nothing: what is past its moment is charged."""
-    set_fields(platform, **{"limiter.clock_ms": clock_ms})
-    platform.limits.record_usage("binance", 1, 0, 0)
+    set_clock(platform, clock_ms)
+    platform.limits.record_usage("binance", 1, 0)
 
 
 def ask_at(platform: Platform, clock_ms: int, need: int = 1, wait_ms_max: int = 0, use_by: int = 100) -> Reservation:
-    """What the limiter says at that moment; by a store of its own, which remembers no denial of another moment."""
-    set_fields(platform, **{"limiter.clock_ms": clock_ms})
-    store = RateLimitStore(platform.database)
-    return store.reserve("binance", need=need, want=need, wait_ms_max=wait_ms_max, use_by_ms=use_by, transit_ms=0)
+    """What the limiter says at that moment."""
+    set_clock(platform, clock_ms)
+    return reserve(platform, need, need, wait_ms_max, use_by)
 
 
 def test_a_batch_is_cut_to_what_is_free_and_the_next_call_is_told_when(platform: Platform) -> None:
@@ -93,10 +76,8 @@ def test_a_clock_that_goes_back_frees_nothing(platform: Platform) -> None:
     ahead_ms = int((time.time() + 600) * 1000)
     assert reserve(platform, want=10).granted == 10
     # As after a failover to a member whose clock is ten minutes behind: the log was written by the one ahead.
-    set_fields(
-        platform,
-        **{"limiter.clock_ms": ahead_ms, "limiter.logs": [{"period_ms": 60_000, "entries": [{"t": ahead_ms, "w": 10}]}]},
-    )
+    log = {"period_ms": 60_000, "entries": [{"t": ahead_ms, "w": 10}]}
+    set_fields(platform, **{"limiter.clock_ms": ahead_ms, "limiter.logs": [log]})
     refused = reserve(platform)
     assert refused.granted == 0
     assert refused.clock_ms >= ahead_ms
@@ -109,8 +90,8 @@ def test_grants_blocks_and_usage_go_on_from_the_clock_that_was_ahead(platform: P
     # The server's own clock is decades behind now, as it would be after a failover, and each of these reads it.
     second = reserve(platform)
     assert (second.granted, second.at_ms, second.clock_ms) == (1, AHEAD_MS, AHEAD_MS)
-    assert platform.limits.block("binance", 1_000, "429") == AHEAD_MS + 1_000
-    platform.limits.record_usage("binance", 60_000, 5, 100)
+    assert platform.limits.block("binance", 1_000, "429").until_ms == AHEAD_MS + 1_000
+    platform.limits.record_usage("binance", 60_000, 5)
     refused = reserve(platform)
     assert (refused.granted, refused.clock_ms, refused.at_ms) == (0, AHEAD_MS, AHEAD_MS + 60_100)
 
@@ -141,8 +122,8 @@ def test_a_write_that_waited_for_another_one_does_not_bring_its_old_now_along(
 
 def test_a_block_stops_every_grant_until_it_ends_and_a_shorter_one_does_not_end_it(platform: Platform) -> None:
     add_connector(platform, windows=[(10, 1_000)])
-    until_ms = platform.limits.block("binance", 5_000, "418")
-    assert platform.limits.block("binance", 100, "429") == until_ms
+    until_ms = platform.limits.block("binance", 5_000, "418").until_ms
+    assert platform.limits.block("binance", 100, "429").until_ms == until_ms
     refused = reserve(platform, wait_ms_max=1_000)
     assert (refused.granted, refused.at_ms) == (0, until_ms)
 
@@ -168,35 +149,33 @@ def test_a_changed_period_inherits_what_was_used(platform: Platform) -> None:
 def test_what_the_exchange_counts_beyond_ours_is_charged_and_less_is_ignored(platform: Platform) -> None:
     add_connector(platform, windows=[(100, 60_000)])
     assert reserve(platform, want=20).granted == 20
-    platform.limits.record_usage("binance", 60_000, 70, 100)
+    platform.limits.record_usage("binance", 60_000, 70)
     assert reserve(platform, want=100).granted == 30
-    platform.limits.record_usage("binance", 60_000, 5, 100)
+    platform.limits.record_usage("binance", 60_000, 5)
     assert platform.connectors.get("binance")["rate_limit_usage"] == 100
 
 
-def test_merged_entries_keep_the_later_time(platform: Platform) -> None:
-    add_connector(platform, windows=[(1_000, 60_000)])
+def test_entries_of_one_grain_become_one_that_counts_to_its_end(platform: Platform) -> None:
+    add_connector(platform, windows=[(1_000, MINUTE_MS)])
     for step_ms in range(30):
         last = ask_at(platform, AHEAD_MS + 40 * step_ms)
-    assert len(unsettled_moments(platform)) == 3
+    assert len(unsettled(platform)) == 3
     look_at(platform, last.charged_ms)
-    assert unsettled_moments(platform) == []
-    entries = log_entries(platform)
-    assert sum(entry["w"] for entry in entries) == 30
+    assert unsettled(platform) == {}
     # 30 grants in 1.26 s, a grain is half a second.
-    assert len(entries) <= 4
-    assert entries[-1]["t"] == last.charged_ms
+    assert [weight for _, weight in logged(platform)] == [11, 12, 7]
+    assert logged(platform)[-1][0] == grain_end_ms(last.charged_ms, MINUTE_MS)
 
 
 def test_merged_bookings_count_until_the_last_of_them_has_left(platform: Platform) -> None:
-    add_connector(platform, windows=[(2, 60_000)])
+    add_connector(platform, windows=[(2, MINUTE_MS)])
     grain_ms = 500
     first = ask_at(platform, AHEAD_MS)
     second = ask_at(platform, AHEAD_MS + grain_ms - 101)
     look_at(platform, second.charged_ms)
-    assert log_entries(platform) == [{"t": second.at_ms + 100, "w": 2}]
-    refused = ask_at(platform, first.at_ms + 100 + 60_000)
-    assert (refused.granted, refused.at_ms) == (0, second.at_ms + 100 + 60_000)
+    assert logged(platform) == [(AHEAD_MS + grain_ms, 2)]
+    refused = ask_at(platform, first.at_ms + 100 + MINUTE_MS)
+    assert (refused.granted, refused.at_ms) == (0, AHEAD_MS + grain_ms + MINUTE_MS)
 
 
 def test_merging_into_a_log_that_was_taken_over_from_a_shorter_window_counts_nothing_twice(platform: Platform) -> None:
@@ -207,37 +186,52 @@ def test_merging_into_a_log_that_was_taken_over_from_a_shorter_window_counts_not
     set_fields(platform, rate_limit_period_ms=60_000)
     assert [ask_at(platform, AHEAD_MS + 300 + 20 * step_ms, use_by=5).used for step_ms in range(5)] == [11, 12, 13, 14, 15]
     look_at(platform, AHEAD_MS + 499)
-    assert log_entries(platform) == [{"t": AHEAD_MS + 385, "w": 15}]
+    assert sum(weight for _, weight in logged(platform)) == 15
+    assert logged(platform)[-1] == (AHEAD_MS + 500, 6)
 
 
-def test_what_is_told_twice_in_one_call_counts_once(platform: Platform) -> None:
+def test_what_is_told_twice_counts_once(platform: Platform) -> None:
     add_connector(platform, windows=[(10, 60_000)])
-    store = RateLimitStore(platform.database)
-    options: dict[str, Any] = {"need": 1, "want": 10, "wait_ms_max": 0, "use_by_ms": 1_000, "transit_ms": 0}
-    grant = store.reserve("binance", **options)
-    for used in (4, 4, 10, 0):
-        store.settle("binance", Settlement(grant.reservation_id, used, grant.at_ms))
-    assert store.reserve("binance", **options).granted == 6
+    ask = make_ask(want=10, use_by_ms=1_000)
+    grant = platform.limits.reserve("binance", ask)
+    told = settled(grant, 4, grant.at_ms)
+    assert platform.limits.reserve("binance", ask, [told, told]).granted == 6
+    assert platform.limits.reserve("binance", ask, [told]).granted == 0
 
 
 def test_a_booking_counts_to_its_last_moment_and_not_beyond(platform: Platform) -> None:
     add_connector(platform, windows=[(1, 60_000)])
-    leaves_ms = ask_at(platform, AHEAD_MS).at_ms + 100 + 60_000
+    grant = ask_at(platform, AHEAD_MS, use_by=500)
+    leaves_ms = grant.at_ms + 500 + 60_000
     refused = ask_at(platform, leaves_ms - 1)
     assert (refused.granted, refused.at_ms) == (0, leaves_ms)
     assert ask_at(platform, leaves_ms).granted == 1
 
 
+def test_more_grants_in_doubt_than_the_document_can_bear_are_not_added_to(platform: Platform) -> None:
+    """Until some are settled, or cannot arrive any more."""
+    add_connector(platform, windows=[(10_000, 60_000)])
+    grants = [ask_at(platform, AHEAD_MS, use_by=30_000) for _ in range(UNSETTLED_MAX)]
+    assert all(grant.granted for grant in grants)
+    refused = ask_at(platform, AHEAD_MS)
+    assert refused.granted == 0
+    assert AHEAD_MS < refused.at_ms < AHEAD_MS + 1_000
+    platform.limits.settle("binance", [settled(grants[7], 1, AHEAD_MS)])
+    assert ask_at(platform, AHEAD_MS, use_by=30_000).granted == 1
+    assert ask_at(platform, AHEAD_MS).granted == 0
+    assert ask_at(platform, AHEAD_MS + 30_000).granted == 1
+    assert len(unsettled(platform)) == 1
+
+
 def test_a_use_by_that_is_shortened_does_not_shorten_what_is_booked(platform: Platform) -> None:
     add_connector(platform, windows=[(2, 6_000)])
-    assert ask_at(platform, AHEAD_MS, use_by=1_000).granted == 1
+    first = ask_at(platform, AHEAD_MS, use_by=1_000)
     # Its last moment lies before that of the first.
     assert ask_at(platform, AHEAD_MS + 200).granted == 1
-    assert unsettled_moments(platform) == [AHEAD_MS + 1_000, AHEAD_MS + 300]
     look_at(platform, AHEAD_MS + 500)
-    assert unsettled_moments(platform) == [AHEAD_MS + 1_000]
+    assert unsettled(platform) == {first.reservation_id: 1}
     look_at(platform, AHEAD_MS + 1_000)
-    assert [entry["t"] for entry in log_entries(platform)] == [AHEAD_MS + 300, AHEAD_MS + 1_000]
+    assert [at_ms for at_ms, _ in logged(platform)] == [AHEAD_MS + 300, AHEAD_MS + 1_000]
     assert ask_at(platform, AHEAD_MS + 6_999, need=2).granted == 0
     assert ask_at(platform, AHEAD_MS + 7_000, need=2).granted == 2
 
@@ -305,7 +299,7 @@ def test_a_paused_connector_grants_nothing_to_jobs_and_something_to_people(platf
     add_connector(platform, windows=[(10, 60_000)], status="paused")
     refused = reserve(platform)
     assert (refused.granted, refused.is_paused) == (0, True)
-    asked = platform.limits.reserve("binance", need=1, want=1, wait_ms_max=0, use_by_ms=100, transit_ms=0, is_for_job=False)
+    asked = platform.limits.reserve("binance", make_ask(is_for_job=False))
     assert (asked.granted, asked.is_paused) == (1, False)
 
 

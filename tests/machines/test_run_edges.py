@@ -19,6 +19,7 @@ from shared.usecases.windows_ahead import IN_FLIGHT_MAX
 from shared.wiring import Platform
 from tests.contract.loopback_venue import Venue
 from tests.factories import add_connector, add_job, claim, make_platform, run_once, run_until_caught_up, stored_documents
+from tests.limits import make_ask
 from tests.replay import assert_series_equals
 
 SEED: Final = 13
@@ -257,7 +258,7 @@ def test_what_others_use_is_charged_even_if_it_is_little_once_the_window_is_near
     window = [(1_000, 60_000)]
     simulator.configure("binance", window, punish=False)
     add_connector(platform, base_url=simulator.base_url("binance"), windows=window)
-    ours = platform.limits.reserve("binance", need=850, want=850, wait_ms_max=0, use_by_ms=100, transit_ms=0)
+    ours = platform.limits.reserve("binance", make_ask(850, 850))
     assert ours.granted == 850
     with requests.Session() as other:
         other.trust_env = False
@@ -266,7 +267,7 @@ def test_what_others_use_is_charged_even_if_it_is_little_once_the_window_is_near
             url = simulator.base_url("binance") + "/api/v3/klines?symbol=BTCUSDT&interval=1m&limit=1"
             assert other.get(url, timeout=10).status_code == 200
     run_once(platform, add_job(platform, start_ms=END_MS - 10 * MINUTE_MS, indicators=[]))
-    rest = platform.limits.reserve("binance", need=1, want=1_000, wait_ms_max=0, use_by_ms=100, transit_ms=0)
+    rest = platform.limits.reserve("binance", make_ask(want=1_000))
     assert rest.granted == 1_000 - 850 - 10 - 2
 
 

@@ -1,36 +1,27 @@
-"""What became of a grant is told at the next call: unused weight is free again, once; what was sent counts from its arrival."""
+"""What became of a grant is told: what arrived counts from then on, what will not be sent is free again, each of it once."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
-from shared.domain.connectors import Connector
-from shared.domain.rates import SKEW_MS, Reservation, Settlement
-from shared.stores.limiter_pipeline import UNSETTLED_MAX
+from shared.domain.rates import IN_DOUBT_MS, SKEW_MS, USE_BY_MS, Reservation
+from shared.errors import StorageUnavailable
+from shared.stores.database import storage_errors
 from shared.stores.rate_limits import RateLimitStore
-from shared.usecases.grants import Grants, NoRoom, Refused
+from shared.usecases.grants import Grants, Refused
+from shared.usecases.instance_limiter import InstanceLimiter
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector
+from tests.limits import booked, grain_end_ms, limiter_of, logged, make_ask, set_clock, set_fields, settled, unsettled
 from tests.waiting import wait_until
 
 MINUTE_MS = 60_000
-
-
-def reserve(limits: RateLimitStore, want: int, *, need: int = 1, use_by_ms: int = 500, **options: Any) -> Reservation:
-    options = {"wait_ms_max": 0, "transit_ms": 0, **options}
-    return limits.reserve("binance", need=need, want=want, use_by_ms=use_by_ms, **options)
-
-
-def limiter_of(platform: Platform) -> dict[str, Any]:
-    return platform.database.collection("connectors").find_one({"_id": "binance"})["limiter"]
-
-
-def booked(platform: Platform) -> int:
-    limiter = limiter_of(platform)
-    return sum(entry["w"] for entry in [*limiter["logs"][0]["entries"], *limiter["unsettled"]])
+# The driver does not try again by itself.
+MAX_TIME_EXPIRED = 50
 
 
 @pytest.fixture
@@ -39,205 +30,280 @@ def limits(platform: Platform) -> RateLimitStore:
     return platform.limits
 
 
-def unsettled(platform: Platform) -> set[str]:
-    return {grant["reservation_id"] for grant in limiter_of(platform)["unsettled"]}
+@pytest.fixture
+def limiter(limits: RateLimitStore) -> InstanceLimiter:
+    return InstanceLimiter(limits)
+
+
+def reserve(limits: RateLimitStore, want: int, *, told: Any = (), need: int = 1, use_by_ms: int = 5_000) -> Reservation:
+    return limits.reserve("binance", make_ask(need, want, use_by_ms=use_by_ms), told)
+
+
+def grants_of(platform: Platform, limiter: InstanceLimiter, wait_ms_max: int = 0) -> Grants:
+    return Grants(limiter, platform.connectors.get_connector("binance"), wait_ms_max)
+
+
+# --- what the limiter does with it
 
 
 def test_what_was_not_sent_is_free_again_but_only_once(platform: Platform, limits: RateLimitStore) -> None:
     grant = reserve(limits, 10)
-    told = Settlement(grant.reservation_id, 4, grant.latest_ms(time.monotonic()))
-    limits.settle("binance", told)
-    assert reserve(limits, 10).granted == 6
+    told = settled(grant, 4, grant.at_ms)
+    assert reserve(limits, 10, told=[told]).granted == 6
     for _ in range(3):
-        limits.settle("binance", told)
-        assert reserve(limits, 10).granted == 0
+        assert reserve(limits, 10, told=[told]).granted == 0
     assert booked(platform) == 10
 
 
-def test_a_denied_call_settles_too(platform: Platform, limits: RateLimitStore) -> None:
+def test_a_denied_call_settles_too(limits: RateLimitStore) -> None:
     grant = reserve(limits, 10)
-    limits.settle("binance", Settlement(grant.reservation_id, 9, grant.at_ms))
-    assert reserve(limits, 2, need=2).granted == 0
+    assert reserve(limits, 2, need=2, told=[settled(grant, 9, grant.at_ms)]).granted == 0
     assert reserve(limits, 2).granted == 1
 
 
-def test_what_was_sent_counts_from_its_arrival_and_not_from_its_last_moment(platform: Platform, limits: RateLimitStore) -> None:
+def test_a_grant_is_settled_part_by_part(platform: Platform, limits: RateLimitStore) -> None:
+    """Each request counts from its own arrival, and what is left open counts to the last moment."""
+    grant = reserve(limits, 10, use_by_ms=40_000)
+    first = settled(grant, 3, grant.at_ms + 1_000, returned=0)
+    limits.settle("binance", [first])
+    assert unsettled(platform) == {grant.reservation_id: 7}
+    second = type(first)(grant.reservation_id, 7, 2, 4, grant.at_ms + 20_000, grant.charged_ms)
+    limits.settle("binance", [second])
+    assert unsettled(platform) == {grant.reservation_id: 2}
+    # One weight was given back.
+    assert booked(platform) == 9
+    assert logged(platform) == [
+        (grain_end_ms(grant.at_ms + 1_000, MINUTE_MS), 3), (grain_end_ms(grant.at_ms + 20_000, MINUTE_MS), 4)
+    ]  # fmt: skip
+    # Told again, in any order, it changes nothing.
+    limits.settle("binance", [first])
+    limits.settle("binance", [second, first])
+    assert booked(platform) == 9
+
+
+def test_what_was_sent_counts_from_its_arrival_and_not_from_its_last_moment(limits: RateLimitStore) -> None:
     grant = reserve(limits, 10, use_by_ms=20_000)
     assert reserve(limits, 1).at_ms == grant.at_ms + 20_000 + MINUTE_MS
     arrived_by_ms = grant.latest_ms(time.monotonic())
-    limits.settle("binance", Settlement(grant.reservation_id, 10, arrived_by_ms))
-    assert reserve(limits, 1).at_ms == arrived_by_ms + MINUTE_MS
+    limits.settle("binance", [settled(grant, 10, arrived_by_ms)])
+    assert reserve(limits, 1).at_ms == grain_end_ms(arrived_by_ms, MINUTE_MS) + MINUTE_MS
 
 
-def test_an_arrival_later_than_charged_is_believed(platform: Platform, limits: RateLimitStore) -> None:
+def test_an_arrival_later_than_charged_is_believed(limits: RateLimitStore) -> None:
     grant = reserve(limits, 10, use_by_ms=20_000)
-    limits.settle("binance", Settlement(grant.reservation_id, 10, grant.at_ms + 30_000))
-    assert reserve(limits, 1).at_ms == grant.at_ms + 30_000 + MINUTE_MS
+    limits.settle("binance", [settled(grant, 10, grant.at_ms + 30_000)])
+    assert reserve(limits, 1).at_ms == grain_end_ms(grant.at_ms + 30_000, MINUTE_MS) + MINUTE_MS
 
 
-def test_settling_out_of_order_keeps_the_log_in_order(platform: Platform, limits: RateLimitStore) -> None:
+def test_an_arrival_that_is_told_after_its_last_moment_was_charged_moves_the_charge(
+    platform: Platform, limits: RateLimitStore
+) -> None:
+    """Whoever was held up for longer than anybody thought: what it proves counts as soon as it is told."""
+    grant = reserve(limits, 10, use_by_ms=1_000)
+    set_clock(platform, grant.charged_ms)
+    assert reserve(limits, 1).granted == 0
+    assert unsettled(platform) == {}
+    late_ms = grant.charged_ms + 40_000
+    set_clock(platform, late_ms)
+    limits.settle("binance", [settled(grant, 10, late_ms)])
+    # By its own charge it would have left.
+    set_clock(platform, late_ms + MINUTE_MS - 1)
+    assert reserve(limits, 1).granted == 0
+    set_clock(platform, grain_end_ms(late_ms, MINUTE_MS) + MINUTE_MS)
+    assert reserve(limits, 10).granted == 10
+
+
+def test_a_late_word_never_makes_a_charge_end_earlier(platform: Platform, limits: RateLimitStore) -> None:
+    """What it proves to have arrived sooner is charged already, with others perhaps, and stays so."""
+    grant = reserve(limits, 10, use_by_ms=1_000)
+    set_clock(platform, grant.charged_ms)
+    reserve(limits, 1)
+    before = logged(platform)
+    limits.settle("binance", [settled(grant, 4, grant.at_ms)])
+    assert logged(platform) == before
+
+
+def test_settling_out_of_order_counts_each_until_its_own_arrival_has_left(platform: Platform, limits: RateLimitStore) -> None:
     grants = [reserve(limits, 1, use_by_ms=20_000) for _ in range(10)]
     for index in (7, 2, 9, 0, 5, 1, 8, 3, 6, 4):
-        grant = grants[index]
-        limits.settle("binance", Settlement(grant.reservation_id, 1, grant.at_ms + 1_500 * index))
-    refused = reserve(limits, 1)
-    entries = limiter_of(platform)["logs"][0]["entries"]
-    assert [entry["t"] for entry in entries] == sorted(entry["t"] for entry in entries)
-    assert sum(entry["w"] for entry in entries) == 10
-    assert refused.at_ms >= grants[0].at_ms + MINUTE_MS
+        limits.settle("binance", [settled(grants[index], 1, grants[index].at_ms + 1_500 * index)])
+    ends_ms = [at_ms for at_ms, _ in logged(platform)]
+    assert len(ends_ms) == 10
+    for left, end_ms in enumerate(ends_ms):
+        assert reserve(limits, 1, need=left + 1).at_ms == end_ms + MINUTE_MS
 
 
-def test_what_nobody_settles_is_charged_at_its_last_moment_and_the_list_stays_short(
-    platform: Platform, limits: RateLimitStore
-) -> None:
-    platform.database.collection("connectors").update_one({"_id": "binance"}, {"$set": {"rate_limit": 10_000}})
-    grants = [reserve(limits, 1, use_by_ms=30_000) for _ in range(UNSETTLED_MAX + 20)]
-    limiter = limiter_of(platform)
-    assert len(limiter["unsettled"]) <= UNSETTLED_MAX + 1
-    assert booked(platform) == len(grants)
-    # The oldest are charged for good: they cannot be settled any more.
-    limits.settle("binance", Settlement(grants[0].reservation_id, 0, grants[0].at_ms))
-    reserve(limits, 1)
-    assert booked(platform) == len(grants) + 1
-    first_t = limiter_of(platform)["logs"][0]["entries"][0]["t"]
-    assert first_t >= grants[0].charged_ms
-
-
-def test_the_holder_settles_what_it_used_and_a_request_without_an_answer_stays_charged(
-    platform: Platform, limits: RateLimitStore
-) -> None:
-    connector = platform.connectors.get_connector("binance")
-    answered = Grants(limits, connector, 0)
-    first = answered.acquire(2, 6)
-    answered.note_answer(first)
-    answered.close()
-    reserve(limits, 1)
+def test_a_question_whose_answer_was_lost_gives_all_back(platform: Platform, limits: RateLimitStore) -> None:
+    """Its asker does not know how much was booked, and sends nothing for it."""
+    reserve(limits, 3)
+    lost = reserve(limits, 4)
+    told = type(settled(lost, 0, 0))(lost.reservation_id, None, 0, 0, 0, 0)
+    limits.settle("binance", [told])
     assert booked(platform) == 3
-    unanswered = Grants(limits, connector, 0)
-    second = unanswered.acquire(2, 4)
-    later = unanswered.acquire(2, 4)
-    # The answer to the second request says nothing of the first.
-    unanswered.note_answer(later)
-    unanswered.close()
-    reserve(limits, 1)
-    assert booked(platform) == 8
-    entries = limiter_of(platform)["logs"][0]["entries"]
-    assert first.at_ms <= entries[0]["t"] < first.charged_ms
+
+
+# --- who tells it
+
+
+def test_each_request_is_settled_by_its_own_answer_and_one_without_stays_open(
+    platform: Platform, limiter: InstanceLimiter
+) -> None:
+    grants = grants_of(platform, limiter)
+    first, second, third = (grants.acquire(2, 6) for _ in range(3))
+    grants.note_answer(second)
+    assert first.reservation == second.reservation == third.reservation
+    limiter.reserve("binance", make_ask(need=10))
+    assert unsettled(platform) == {first.reservation.reservation_id: 4}
+    grants.close()
+    limiter.reserve("binance", make_ask(need=10))
+    assert unsettled(platform) == {first.reservation.reservation_id: 4}, "nobody knows where the other two are"
+    (entry,) = logged(platform)
+    grant = first.reservation
+    assert grant.charged_ms == grant.at_ms + USE_BY_MS + IN_DOUBT_MS
     # Room for the clock of another member that becomes primary.
-    assert entries[0]["t"] >= first.at_ms + SKEW_MS
-    assert entries[-1]["t"] >= second.charged_ms
+    assert grant.at_ms + SKEW_MS <= entry[0] < grant.charged_ms
+    # An answer that comes when all is over is told as well.
+    grants.note_answer(first)
+    limiter.reserve("binance", make_ask(need=10))
+    assert unsettled(platform) == {grant.reservation_id: 2}
+
+
+def test_what_a_run_has_not_sent_is_given_back_without_another_question(platform: Platform, limiter: InstanceLimiter) -> None:
+    grants = grants_of(platform, limiter)
+    grants.note_answer(grants.acquire(2, 10))
+    grants.close()
+    wait_until(lambda: booked(platform) == 2 and not unsettled(platform))
+
+
+def test_what_has_arrived_is_told_without_another_question(platform: Platform, limiter: InstanceLimiter) -> None:
+    set_fields(platform, rate_limit_period_ms=1_000)
+    grants = grants_of(platform, limiter)
+    permit = grants.acquire(2, 2)
+    assert unsettled(platform) == {permit.reservation.reservation_id: 2}
+    grants.note_answer(permit)
+    wait_until(lambda: not unsettled(platform))
+
+
+def test_an_instance_that_stops_tells_what_is_left(platform: Platform, limiter: InstanceLimiter) -> None:
+    grants = grants_of(platform, limiter)
+    grants.note_answer(grants.acquire(2, 2))
+    limiter.close()
+    assert not unsettled(platform)
+
+
+def test_at_the_end_of_a_run_it_is_told_at_once_where_there_is_little_room(
+    platform: Platform, limiter: InstanceLimiter
+) -> None:
+    """The instance may be put to sleep then, and what nobody knows of counts for longer."""
+    grants = grants_of(platform, limiter)
+    grants.note_answer(grants.acquire(5, 5))
+    grants.close()
+    wait_until(lambda: not unsettled(platform), limit_s=4.0)
+
+
+def test_what_could_not_be_told_is_told_again_and_counts_once(
+    platform: Platform, limiter: InstanceLimiter, mongo_client: MongoClient[dict[str, Any]], database_name: str
+) -> None:
+    """The write was carried out and its answer was lost, as far as this process knows: it asks again all the same."""
+    grants = grants_of(platform, limiter)
+    permits = [grants.acquire(1, 4) for _ in range(3)]
+    grants.note_answer(permits[0])
+    failing = {
+        "failCommands": ["findAndModify"],
+        "namespace": f"{database_name}.connectors",
+        "writeConcernError": {"code": MAX_TIME_EXPIRED, "errmsg": "the majority did not answer in time"},
+    }
+    mongo_client.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=failing)
+    with pytest.raises(StorageUnavailable), storage_errors():
+        limiter.reserve("binance", make_ask(want=3))
+    assert booked(platform) == 7, "carried out, and three booked for who will never know"
+    grants.note_answer(permits[1])
+    limiter.reserve("binance", make_ask(need=11 - 3))
+    wait_until(lambda: sum(weight for _, weight in logged(platform)) == 2)
+    assert booked(platform) == 4
 
 
 def test_a_request_that_waits_for_its_moment_is_not_sent_once_its_run_has_ended(platform: Platform) -> None:
     """Its weight is given back, and others may have sent in its place."""
     add_connector(platform, windows=[(1, 2_000)])
-    grants = Grants(platform.limits, platform.connectors.get_connector("binance"), 3_000)
+    limiter = InstanceLimiter(platform.limits)
+    grants = grants_of(platform, limiter, wait_ms_max=3_000)
     grants.note_answer(grants.acquire(1, 1))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(grants.acquire, 1, 1)
-        wait_until(lambda: booked(platform) == 2)
+        wait_until(lambda: limiter_of(platform)["last"]["granted"] == 1 and len(unsettled(platform)) == 1)
         grants.close()
         with pytest.raises(Refused):
             waiting.result()
-    assert reserve(platform.limits, 1).granted == 1
+    wait_until(lambda: not unsettled(platform))
 
 
-def test_a_grant_that_is_used_up_is_settled_with_the_last_answer_under_way(platform: Platform, limits: RateLimitStore) -> None:
-    """Several requests at once: the next grant is asked for while answers to the one before are still to come."""
+def test_a_run_that_ends_while_it_waits_for_room_books_nothing(platform: Platform) -> None:
+    """There is room half a second later, and it would be nobody's."""
+    connector_id = add_connector(platform, "kraken", windows=[(10, 900)])
+    platform.limits.reserve(connector_id, make_ask(10, 10, use_by_ms=0, expected_ms=0))
+    connector = platform.connectors.get_connector(connector_id)
+    backfill = Grants(InstanceLimiter(platform.limits), connector, 60_000, is_live=False)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(backfill.acquire, 1, 10)
+        wait_until(lambda: limiter_of(platform, connector_id)["last"]["granted"] == 0)
+        backfill.close()
+        with pytest.raises(Refused):
+            waiting.result(20)
+    limiter = limiter_of(platform, connector_id)
+    assert sum(grant["w"] for grant in limiter["unsettled"]) <= 10
+
+
+# --- denials
+
+
+def test_a_denial_is_remembered_until_the_connector_is_changed(platform: Platform, limits: RateLimitStore) -> None:
+    limiter = InstanceLimiter(limits)
     connector = platform.connectors.get_connector("binance")
-    grants = Grants(limits, connector, 0)
-    first = grants.acquire(2, 6)
-    assert (first, first) == (grants.acquire(2, 6), grants.acquire(2, 6))
-    second = grants.acquire(2, 2)
-    assert second.reservation_id != first.reservation_id
-    grants.note_answer(first)
-    grants.note_answer(first)
-    reserve(limits, 1)
-    assert first.reservation_id in unsettled(platform), "settled before its last answer"
-    grants.note_answer(first)
-    grants.note_answer(second)
-    # What is answered after the end of all is nobody's any more.
-    grants.close()
-    grants.note_answer(second)
-    reserve(limits, 1)
-    assert booked(platform) == 10
-    assert not unsettled(platform) & {first.reservation_id, second.reservation_id}
-
-
-def test_a_denial_is_remembered_until_it_can_succeed_or_the_connector_is_changed(
-    platform: Platform, limits: RateLimitStore
-) -> None:
-    connector: Connector = platform.connectors.get_connector("binance")
-    assert reserve(limits, 10).granted == 10
-
-    def ask(holder: Grants) -> str:
-        with pytest.raises(Refused) as refused:
-            holder.acquire(1, 1)
-        assert isinstance(refused.value.refusal, NoRoom)
-        assert 0 < refused.value.refusal.wait_ms <= MINUTE_MS + connector.windows[0].period_ms
-        return str(limiter_of(platform)["last"]["reservation_id"])
-
-    asked = ask(Grants(limits, connector, 1_000))
-    # Nobody asks the server again, whichever run it is for.
-    assert ask(Grants(limits, connector, 1_000)) == asked
-    author = Author("me", "admin", "test")
-    platform.connector_manager.patch("binance", {"rate_limit": 20}, None, author)
-    Grants(limits, platform.connectors.get_connector("binance"), 1_000).acquire(1, 1)
-    assert limiter_of(platform)["last"]["reservation_id"] != asked
-
-
-def test_a_remembered_denial_ends_when_waiting_for_its_moment_is_near_enough(
-    platform: Platform, limits: RateLimitStore
-) -> None:
-    add_connector(platform, "kraken", windows=[(1, 700)])
-    connector = platform.connectors.get_connector("kraken")
-    Grants(limits, connector, 0).acquire(1, 1)
-    holder = Grants(limits, connector, 300)
-    asked, end = 0, time.monotonic() + 30
+    reserve(limits, 10)
+    asked = None
+    end = time.monotonic() + 30
     while time.monotonic() < end:
-        asked += 1
-        try:
-            holder.acquire(1, 1)
+        denials = [limiter.reserve("binance", make_ask(), connector.version) for _ in range(2)]
+        assert [denial.granted for denial in denials] == [0, 0]
+        assert 0 < denials[1].wait_ms <= MINUTE_MS + 5_000
+        if denials[0].reservation_id == denials[1].reservation_id:
+            asked = denials[0].reservation_id
             break
-        except Refused:
-            time.sleep(0.001)
-    else:
-        raise AssertionError("the denial is remembered for ever")
-    assert asked > 10
+    assert asked is not None, "nobody remembers a denial"
+    platform.connector_manager.patch("binance", {"rate_limit": 20}, None, Author("me", "admin", "test"))
+    changed = platform.connectors.get_connector("binance")
+    assert limiter.reserve("binance", make_ask(), changed.version).granted == 1
 
 
-def test_a_denial_does_not_outlast_what_others_give_back(platform: Platform, limits: RateLimitStore) -> None:
-    connector = platform.connectors.get_connector("binance")
-    other = RateLimitStore(platform.database)
-    grant = reserve(other, 10, use_by_ms=200)
-    holder = Grants(limits, connector, 0)
-    with pytest.raises(Refused):
-        holder.acquire(1, 1)
-    other.settle("binance", Settlement(grant.reservation_id, 1, grant.at_ms))
-    assert reserve(other, 1).granted == 1
+def test_a_remembered_denial_ends_when_waiting_for_its_moment_is_near_enough(platform: Platform) -> None:
+    connector_id = add_connector(platform, "kraken", windows=[(1, 700)])
+    connector = platform.connectors.get_connector(connector_id)
+    limiter = InstanceLimiter(platform.limits)
+    first = Grants(limiter, connector, 0)
+    first.note_answer(first.acquire(1, 1))
+    holder = Grants(limiter, connector, 0)
     end = time.monotonic() + 30
     while time.monotonic() < end:
         try:
-            assert holder.acquire(1, 1).granted == 1
+            holder.acquire(1, 1)
             return
         except Refused:
-            time.sleep(0.01)
+            continue
+    raise AssertionError("the denial is remembered for ever")
+
+
+def test_a_denial_does_not_outlast_what_others_give_back(platform: Platform, limits: RateLimitStore) -> None:
+    grant = reserve(limits, 10)
+    holder = grants_of(platform, InstanceLimiter(limits))
+    with pytest.raises(Refused):
+        holder.acquire(1, 1)
+    limits.settle("binance", [settled(grant, 1, grant.at_ms)])
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        try:
+            assert holder.acquire(1, 1).weight == 1
+            return
+        except Refused:
+            continue
     raise AssertionError("a minute's denial is remembered although there is room")
-
-
-def test_a_run_that_ends_while_it_waits_for_room_books_nothing(platform: Platform, limits: RateLimitStore) -> None:
-    """There is room half a second later, and it would be nobody's."""
-    add_connector(platform, "kraken", windows=[(10, 900)])
-    connector = platform.connectors.get_connector("kraken")
-    limits.reserve("kraken", need=10, want=10, wait_ms_max=0, use_by_ms=0, transit_ms=0)
-    backfill = Grants(RateLimitStore(platform.database), connector, 5_000, is_live=False)
-    with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(backfill.acquire, 1, 10)
-        time.sleep(0.2)
-        assert not waiting.done()
-        backfill.close()
-        with pytest.raises(Refused):
-            waiting.result(0.3)
-    limiter = platform.database.collection("connectors").find_one({"_id": "kraken"})["limiter"]
-    assert sum(grant["w"] for grant in limiter["unsettled"]) <= 10
-    assert limiter["last"]["granted"] == 0

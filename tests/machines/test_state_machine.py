@@ -312,4 +312,4 @@ def test_the_drawn_reservation_has_the_states_that_the_answers_can_be_in(scene: 
         assert reservation_state(aged(refused, later_ms)) == "refused", "a refusal never becomes a grant"
     states = {state for (before, _), after in RESERVATION.items() for state in (before, after)}
     assert states == {ABSENT, "refused", "booked", "usable", "late", "sent"}
-    assert f"thrown away and asked again, {LATE_GRANTS_MAX} times in all" in section("Reservation")
+    assert f"given back and asked again, {LATE_GRANTS_MAX} times in all" in section("Reservation")

@@ -1,6 +1,6 @@
 """Laws of the protocol as short scenes on the real stores and the real mongod. Each wants an active connector `binance`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -13,19 +13,19 @@ from shared.domain.jobs import run_id_of, to_datetime
 from shared.domain.rates import SKEW_MS, Reservation, Settlement
 from shared.errors import LeaseLost
 from shared.stores.job_leases import Claim, DueJob
-from shared.stores.rate_limits import RateLimitStore
 from shared.usecases.grants import Grants
-from shared.usecases.shared_grants import SharedGrants
+from shared.usecases.instance_limiter import InstanceLimiter
 from shared.wiring import Platform
 from tests.factories import add_job, claim
+from tests.limits import grain_end_ms, limiter_of, logged, make_ask, set_clock, set_fields, settled, unsettled
 from tests.waiting import wait_until
 
 LEASE_MS: Final = 60_000
 USE_BY_MS: Final = 100
-TRANSIT_MS: Final = 150
+IN_DOUBT_MS: Final = 1_900
+AHEAD_MS: Final = 4_102_444_800_000
 PERIOD_MS: Final = 60_000
 LIMIT: Final = 30
-# More calls than a grain (500 ms) is likely to see without time passing in between.
 CALLS: Final = 40
 
 
@@ -203,34 +203,19 @@ def the_cursor_stays_where_its_page_does_not_land(platform: Platform) -> None:
     assert platform.jobs.get(claimed.job_id)["cursor"]["last_ts"] is None
 
 
-def reserve(platform: Platform, want: int = 1, store: RateLimitStore | None = None) -> Reservation:
-    """By a store of its own, which remembers nothing, unless one is given."""
-    return (store or RateLimitStore(platform.database)).reserve(
-        "binance", need=1, want=want, wait_ms_max=0, use_by_ms=USE_BY_MS, transit_ms=TRANSIT_MS
-    )
-
-
-def settle(store: RateLimitStore, grant: Reservation, used: int, arrived_by_ms: int) -> None:
-    store.settle("binance", Settlement(grant.reservation_id, used, arrived_by_ms))
+def reserve(platform: Platform, want: int = 1, told: Sequence[Settlement] = ()) -> Reservation:
+    return platform.limits.reserve("binance", make_ask(1, want, 0, USE_BY_MS, IN_DOUBT_MS), told)
 
 
 def booked_of(platform: Platform) -> list[tuple[int, int]]:
     """All that counts in the first window, settled or not: (counts until, weight), ascending."""
-    document = platform.database.collection("connectors").find_one({"_id": "binance"})
-    assert document is not None
-    limiter = document["limiter"]
-    return sorted((entry["t"], entry["w"]) for entry in [*limiter["logs"][0]["entries"], *limiter["unsettled"]])
+    open_ones = [(grant["t"], grant["w"]) for grant in limiter_of(platform)["unsettled"]]
+    return sorted([*logged(platform), *open_ones])
 
 
 def booked_from(platform: Platform, moment_ms: int) -> int:
     """What counts until that moment or longer."""
     return sum(weight for until_ms, weight in booked_of(platform) if until_ms >= moment_ms)
-
-
-def set_clock(platform: Platform, clock_ms: int) -> None:
-    """As if the server's clock had shown this."""
-    ahead = {"$set": {"limiter.clock_ms": clock_ms}}
-    platform.database.collection("connectors").update_one({"_id": "binance"}, ahead)
 
 
 @contextmanager
@@ -244,19 +229,17 @@ def held_up(platform: Platform) -> Iterator[None]:
 
 
 def no_more_is_granted_in_a_period_than_the_limit(platform: Platform) -> None:
-    """Whether the grants have been settled or not."""
-    began_ms = platform.database.server_now_ms()
-    store, granted = RateLimitStore(platform.database), 0
+    """Whether the grants have been settled or not. Time stands still for it."""
+    set_clock(platform, AHEAD_MS)
+    granted, told = 0, []
     for turn in range(CALLS):
-        grant = reserve(platform, want=3, store=store)
+        grant = reserve(platform, want=3, told=told)
         granted += grant.granted
-        if turn % 2:
-            settle(store, grant, grant.granted, grant.at_ms)
-    assert platform.database.server_now_ms() - began_ms < PERIOD_MS, "too slow to judge"
+        told = [settled(grant, grant.granted, grant.at_ms)] if turn % 2 and grant.granted else []
     assert granted == LIMIT
 
 
-def every_grant_counts_to_its_charged_moment(platform: Platform) -> None:
+def every_grant_counts_to_its_last_moment(platform: Platform) -> None:
     """While nobody settles it."""
     grants = [reserve(platform) for _ in range(LIMIT)]
     for grant in grants:
@@ -265,90 +248,115 @@ def every_grant_counts_to_its_charged_moment(platform: Platform) -> None:
 
 
 def merging_never_makes_an_entry_leave_earlier(platform: Platform) -> None:
-    store = RateLimitStore(platform.database)
-    grants = []
-    for _ in range(LIMIT):
-        grants.append(reserve(platform, store=store))
-        settle(store, grants[-1], 1, grants[-1].charged_ms)
-    reserve(platform, store=store)
-    assert len(booked_of(platform)) < LIMIT, "too slow to judge"
-    for grant in grants:
-        due = sum(other.granted for other in grants if other.charged_ms >= grant.charged_ms)
-        assert booked_from(platform, grant.charged_ms) >= due
+    set_clock(platform, AHEAD_MS)
+    grants = [reserve(platform) for _ in range(LIMIT)]
+    told = [settled(grant, 1, grant.charged_ms - number) for number, grant in enumerate(grants)]
+    platform.limits.settle("binance", told)
+    assert len(booked_of(platform)) < LIMIT
+    for settlement in told:
+        due = sum(other.arrived for other in told if other.arrived_by_ms >= settlement.arrived_by_ms)
+        assert booked_from(platform, settlement.arrived_by_ms) >= due
 
 
-def a_grant_that_nobody_settles_counts_for_a_period_after_its_charged_moment(platform: Platform) -> None:
+def a_grant_that_nobody_settles_counts_for_a_period_after_its_last_moment(platform: Platform) -> None:
     grant = reserve(platform, want=LIMIT)
     for moment_ms in (grant.charged_ms - 1, grant.charged_ms, grant.charged_ms + PERIOD_MS - 1):
         set_clock(platform, moment_ms)
         assert reserve(platform).granted == 0
-    set_clock(platform, grant.charged_ms + PERIOD_MS)
+    set_clock(platform, grain_end_ms(grant.charged_ms, PERIOD_MS) + PERIOD_MS)
     assert reserve(platform, want=LIMIT).granted == LIMIT
 
 
 def what_was_not_sent_is_free_again_and_only_once(platform: Platform) -> None:
-    store = RateLimitStore(platform.database)
-    grant = reserve(platform, want=LIMIT, store=store)
-    settle(store, grant, 20, grant.at_ms)
-    assert [reserve(platform, want=6, store=store).granted for _ in range(3)] == [6, 4, 0]
+    grant = reserve(platform, want=LIMIT)
+    told = settled(grant, 20, grant.at_ms)
+    assert reserve(platform, 6, [told]).granted == 6
+    assert [reserve(platform, want=6).granted for _ in range(2)] == [4, 0]
     for _ in range(2):
-        settle(store, grant, 20, grant.at_ms)
-        assert reserve(platform, want=LIMIT, store=store).granted == 0
+        assert reserve(platform, LIMIT, [told]).granted == 0
     assert sum(weight for _, weight in booked_of(platform)) == LIMIT
+
+
+def what_is_told_is_told_of_its_own_grant(platform: Platform) -> None:
+    """Others may be of the same weight."""
+    first, second, third = (reserve(platform, want=5) for _ in range(3))
+    platform.limits.settle("binance", [settled(second, 0, 0)])
+    assert unsettled(platform) == {first.reservation_id: 5, third.reservation_id: 5}
+
+
+def what_is_told_part_by_part_counts_once_however_often_it_is_told(platform: Platform) -> None:
+    """The second word of a grant is right after the first one only."""
+    grant = reserve(platform, want=12)
+    first = settled(grant, 4, grant.at_ms, returned=2)
+    second = Settlement(grant.reservation_id, 6, 0, 3, grant.at_ms, grant.charged_ms)
+    for told in ([first], [first], [second], [second], [first, second]):
+        platform.limits.settle("binance", told)
+    assert sum(weight for _, weight in booked_of(platform)) == 7
+
+
+def an_arrival_that_is_told_late_moves_the_charge(platform: Platform) -> None:
+    grant = reserve(platform, want=LIMIT)
+    set_clock(platform, grant.charged_ms)
+    reserve(platform)
+    late_ms = grant.charged_ms + PERIOD_MS // 2
+    set_clock(platform, late_ms)
+    platform.limits.settle("binance", [settled(grant, LIMIT, late_ms)])
+    set_clock(platform, late_ms + PERIOD_MS - 1)
+    assert reserve(platform).granted == 0
 
 
 def what_was_sent_counts_from_its_arrival_or_later(platform: Platform) -> None:
     """Also if the grant was decided with a `$$NOW` that was long gone when its holder heard of it."""
-    store = RateLimitStore(platform.database)
-    grants = Grants(store, platform.connectors.get_connector("binance"), 0)
+    # A grain of 10 ms, so that rounding does not hide it.
+    set_fields(platform, rate_limit_period_ms=1_200)
+    limiter = InstanceLimiter(platform.limits)
+    grants = Grants(limiter, platform.connectors.get_connector("binance"), 0)
     with ThreadPoolExecutor(1) as pool:
         with held_up(platform):
             asked = pool.submit(grants.acquire, 1, LIMIT)
-            held_until_ms = platform.database.server_now_ms() + 30
+            held_until_ms = platform.database.server_now_ms() + 100
             wait_until(lambda: platform.database.server_now_ms() >= held_until_ms)
-        grant = asked.result(30)
+        permit = asked.result(30)
     arrived_ms = platform.database.server_now_ms()
-    assert arrived_ms > grant.at_ms, "too slow to judge"
-    grants.note_answer(grant)
+    assert arrived_ms > permit.reservation.at_ms, "too slow to judge"
+    grants.note_answer(permit)
     grants.close()
-    # Told, and refunded, by a call that itself books nothing.
-    store.reserve("binance", need=LIMIT, want=LIMIT, wait_ms_max=0, use_by_ms=USE_BY_MS, transit_ms=TRANSIT_MS)
-    assert sum(weight for _, weight in booked_of(platform)) == 1
+    wait_until(lambda: sum(weight for _, weight in booked_of(platform)) == 1)
     assert booked_from(platform, arrived_ms + SKEW_MS) == 1
 
 
-def a_request_without_an_answer_counts_to_its_charged_moment(platform: Platform) -> None:
-    store = RateLimitStore(platform.database)
-    grants = Grants(store, platform.connectors.get_connector("binance"), 0)
-    grant = grants.acquire(2, 6)
-    grants.note_answer(grants.acquire(2, 6))
+def a_request_without_an_answer_counts_to_its_last_moment(platform: Platform) -> None:
+    grants = Grants(InstanceLimiter(platform.limits), platform.connectors.get_connector("binance"), 0)
+    first, second = grants.acquire(2, 6), grants.acquire(2, 6)
+    grants.note_answer(second)
     grants.close()
-    reserve(platform, store=store)
-    assert booked_from(platform, grant.charged_ms) >= 4
+    wait_until(lambda: sum(weight for _, weight in booked_of(platform)) <= 4)
+    assert booked_from(platform, first.reservation.charged_ms) == 2
 
 
-def a_grant_is_settled_when_all_its_shares_are(platform: Platform) -> None:
-    store = SharedGrants(platform.database)
+def a_share_settles_no_more_than_itself(platform: Platform) -> None:
+    limiter = InstanceLimiter(platform.limits)
+    ask = make_ask(1, 2, 0, USE_BY_MS, IN_DOUBT_MS)
     with ThreadPoolExecutor(3) as pool:
         with held_up(platform):
-            asks = [pool.submit(reserve, platform, 2, store) for _ in range(3)]
-            wait_until(lambda: store.waiting_count == 2)
+            asks = [pool.submit(limiter.reserve, "binance", ask) for _ in range(3)]
+            wait_until(lambda: limiter.waiting_count == 2)
         grants = [ask.result(30) for ask in asks]
     ids = [grant.reservation_id for grant in grants]
-    first, second = [grant for grant in grants if ids.count(grant.reservation_id) == 2]
-    settle(store, first, 0, first.at_ms)
-    reserve(platform, store=store)
-    assert sum(weight for _, weight in booked_of(platform)) == 7, "one share may still be used"
-    settle(store, second, 1, second.at_ms)
-    reserve(platform, store=store)
-    assert sum(weight for _, weight in booked_of(platform)) == 5
+    shares = [grant for grant in grants if ids.count(grant.reservation_id) == 2]
+    limiter.note_returned("binance", shares[0], 2)
+    limiter.tell_now("binance")
+    wait_until(lambda: sum(weight for _, weight in booked_of(platform)) == 4)
+    limiter.note_arrived("binance", shares[1], 1, 0)
+    wait_until(lambda: len(logged(platform)) == 1)
+    assert sum(weight for _, weight in booked_of(platform)) == 4
 
 
 def the_limiters_clock_never_goes_back(platform: Platform) -> None:
     ahead_ms = platform.database.server_now_ms() + 10 * PERIOD_MS
     set_clock(platform, ahead_ms)
     assert reserve(platform).clock_ms >= ahead_ms
-    assert booked_of(platform)[-1][0] >= ahead_ms + USE_BY_MS + TRANSIT_MS
+    assert booked_of(platform)[-1][0] >= ahead_ms + USE_BY_MS + IN_DOUBT_MS
 
 
 def all_windows_hold_at_once(platform: Platform) -> None:
@@ -356,6 +364,6 @@ def all_windows_hold_at_once(platform: Platform) -> None:
 
 
 def a_block_stops_every_grant(platform: Platform) -> None:
-    until_ms = platform.limits.block("binance", PERIOD_MS, "418")
+    until_ms = platform.limits.block("binance", PERIOD_MS, "418").until_ms
     refused = reserve(platform)
     assert (refused.granted, refused.at_ms) == (0, until_ms)

@@ -9,11 +9,16 @@ A decision may be made with an old `$$NOW`: as old as the call itself (it waited
 call that has stamped the present. A backward step may put the server's clock behind the limiter's by `back` at most. A forward
 step beyond all that has been seen is the one thing that the limiter does not stand (docs/limits.md); `forward` permits it.
 
-Settling: a holder may at any time throw away what it has not sent. If all that it sent has arrived it may have had the answers
-too, and says how much and by when; else it says how much, and that counts until the charged moment. What has been said stands
-beside the grant in `Log.unsettled`, and any later call, or none, tells it to the server: that covers notes of another run of
-the same process, lost ones, and calls that were carried out but not answered. A grant is known by its moment and weight, as
-two that are alike in both are settled alike.
+A request arrives at any time up to `way` after the last moment at which it may be sent: the longest pause of a process and the
+longest answer together. A grant is charged for all of that.
+
+Settling: a holder may at any time give back what it has not sent, and say of what has arrived that it has and by when. What is
+said stands as a part of its own beside the rest of the grant in `Log.unsettled`, and any later call, or none, tells it to the
+server: that covers notes of another run of the same process, lost ones, and calls that were carried out but not answered. A
+part is known by its moment and weight, as two that are alike in both are settled alike.
+
+With `late` one request in a history may take longer than `way`, for as long as it likes. It breaks what nobody can enforce, so
+it is not counted among the arrivals; but once it is told, nothing more may be granted as if it had not come.
 """
 
 from collections.abc import Iterator
@@ -24,8 +29,10 @@ from typing import Final, NamedTuple
 from tests.model.search import Move
 
 IDLE, ASKING, READ, ANSWERED, HOLDING = range(5)
+NOT_YET, UNDER_WAY, UNTOLD, TOLD, FORGOTTEN = range(5)
 OVER: Final = "arrivals in every sliding window stay within the limit"
-# `used` of a grant whose holder has said nothing, `last` of one of which nothing more may be sent.
+KNOWN: Final = "nothing is granted into a window that is full by what has been told, however late it arrived"
+# `used` of a part of which nothing is said, `last` of a grant of which nothing more may be sent.
 UNSAID: Final = -1
 NEVER: Final = -1
 
@@ -56,7 +63,8 @@ class Slot(NamedTuple):
 class Log(NamedTuple):
     """The connector's document: entries (t, weight), what is unsettled and the newest booking, against its clock.
 
-    `lag`: of that clock behind the server's; `phase`: where in its grain it is.
+    `lag`: of that clock behind the server's; `phase`: where in its grain it is. `late`: what has become of the one request that
+    takes too long, and for how long it has been there.
     """
 
     entries: Entries = ()
@@ -64,6 +72,7 @@ class Log(NamedTuple):
     last_at: int = 0
     lag: int = 0
     phase: int = 0
+    late: tuple[int, int] = (0, 0)
 
 
 class Step(NamedTuple):
@@ -75,6 +84,7 @@ class Step(NamedTuple):
     adrift: Times = ()
     passed: int = 0
     is_sending: bool = False
+    broken: str | None = None
 
 
 State = tuple[tuple[Slot, ...], Log, Times, Times]
@@ -89,12 +99,13 @@ class Limiter:
     limit: int = 2
     period: int = 3
     use_by: int = 1
-    transit: int = 1
+    way: int = 1
     wait_max: int = 1
     want_max: int = 2
     grain: int = 1
     back: int = 1
     forward: bool = False
+    late: bool = False
     bugs: frozenset[str] = frozenset()
 
     def initial(self) -> State:
@@ -123,7 +134,7 @@ class Limiter:
                 continue
             for step in self.steps(slot, log):
                 new_slots, lost = self.taken(step, slots, place)
-                yield step.label, (new_slots, step.log, _joined(adrift, lost), arrivals), None
+                yield step.label, (new_slots, step.log, _joined(adrift, lost), arrivals), step.broken
 
     def taken(self, step: Step, slots: tuple[Slot, ...], place: int) -> tuple[tuple[Slot, ...], Times]:
         """All slots after one of them has taken the step, and the requests that are adrift by it."""
@@ -148,6 +159,10 @@ class Limiter:
             yield "tick", (later, self._lagging(log, log.lag + 1), left, kept), None
         for rest in set(adrift):
             yield "arrive", (slots, log, _less(adrift, rest), (0, *arrivals)), None
+            if self.late and log.late[0] == NOT_YET and rest == 0:
+                yield "held up", (slots, log._replace(late=(UNDER_WAY, 0)), _less(adrift, rest), arrivals), None
+        if log.late[0] == UNDER_WAY:
+            yield "arrive late", (slots, log._replace(late=(UNTOLD, 0)), adrift, arrivals), None
         for place, slot in enumerate(slots):
             for rest in set(slot.flying):
                 arrived = slot._replace(flying=_less(slot.flying, rest))
@@ -169,7 +184,7 @@ class Limiter:
         flying = tuple(rest - 1 for rest in slot.flying)
         older = slot._replace(first=max(0, slot.first - 1), last=last, flying=flying)
         # A bound beyond the charged moment would keep it only longer.
-        if not slot.t or slot.age >= slot.wait + self.use_by + self.transit:
+        if not slot.t or slot.age >= slot.wait + self.use_by + self.way:
             return _unlinked(older)
         return older._replace(age=slot.age + 1), ()
 
@@ -180,8 +195,14 @@ class Limiter:
         return (slot._replace(t=slot.t - clock), ()) if slot.t > clock else _unlinked(slot)
 
     def _lagging(self, log: Log, lag: int) -> Log:
-        """Further behind than the last entry lives, all lags are the same: a call at any of them finds an empty log."""
-        return log._replace(lag=min(lag, self.wait_max + self.use_by + self.transit + self.period))
+        """Further behind than the last entry lives, all lags are the same: a call at any of them finds an empty log.
+
+        What came late has left every window when it is a period old.
+        """
+        late, age = log.late
+        if late in (UNTOLD, TOLD):
+            late, age = (late, age + 1) if age + 1 < self.period else (FORGOTTEN, 0)
+        return log._replace(lag=min(lag, self.wait_max + self.use_by + self.way + self.period), late=(late, age))
 
     def steps(self, slot: Slot, log: Log) -> Iterator[Step]:
         """All that a process may do."""
@@ -200,20 +221,24 @@ class Limiter:
             yield from self._uses(slot, log)
 
     def _uses(self, slot: Slot, log: Log) -> Iterator[Step]:
-        """Of a grant: send, or say what became of it."""
+        """Of a grant: send, say what has arrived, or give back what will not be sent."""
         is_open = slot.sent < slot.granted
         if is_open and slot.first == 0 and slot.last >= 0:
-            after, lost = _sent(slot, self.transit, slot.age if "arrived when sent" in self.bugs else 0)
+            after, lost = _sent(slot, self.way, slot.age if "arrived when sent" in self.bugs else 0)
             yield Step("send", after, log, lost, is_sending=True)
         if not slot.t:
             return
-        if not slot.flying or "settled before the answer" in self.bugs:
-            noted = self._noted(log, slot, self._arrived_by(slot))
-            yield Step("settle", IDLE_SLOT, noted, slot.flying)
-            if is_open and "sent after settling" in self.bugs:
-                yield Step("settle and go on", _unlinked(slot)[0], noted, slot.flying)
-        elif is_open:
-            yield Step("settle without an answer", IDLE_SLOT, self._noted(log, slot, slot.t), slot.flying)
+        arrived = slot.sent if "settled before the answer" in self.bugs else slot.sent - len(slot.flying)
+        if arrived:
+            noted = self._noted(log, slot, arrived, arrived, self._arrived_by(slot))
+            after, lost = _without(slot, arrived, arrived)
+            yield Step("settle what has arrived", after, noted, lost)
+        if is_open:
+            noted = self._noted(log, slot, slot.granted - slot.sent, 0, 0)
+            after, lost = _without(slot, slot.granted - slot.sent, 0)
+            yield Step("give back", after, noted, lost)
+            if "sent after settling" in self.bugs:
+                yield Step("give back and go on", _unlinked(slot)[0], noted, slot.flying)
 
     def _arrived_by(self, slot: Slot) -> int:
         """The server's clock at the decision, and all time since before it was asked."""
@@ -222,13 +247,14 @@ class Limiter:
             return decided + slot.wait
         return decided + (slot.sent_age if "arrived when sent" in self.bugs else slot.age)
 
-    def _noted(self, log: Log, slot: Slot, arrived_by: int) -> Log:
-        """Beside the grant stands what its holder has said. (After a failover that forgets it is not there.)"""
+    def _noted(self, log: Log, slot: Slot, part: int, used: int, arrived_by: int) -> Log:
+        """Beside what is left of the grant stands what its holder has said. (After a failover that forgets it is not there.)"""
         silent = (slot.t, slot.granted, UNSAID, 0)
-        if silent not in log.unsettled or (slot.sent, arrived_by) == (slot.granted, slot.t):
+        if silent not in log.unsettled:
             return log
-        said = (slot.t, slot.granted, slot.sent, max(-self.period, arrived_by) if slot.sent else 0)
-        return log._replace(unsettled=tuple(sorted((*_less(log.unsettled, silent), said))))
+        rest = [(slot.t, slot.granted - part, UNSAID, 0)] if part < slot.granted else []
+        said = (slot.t, part, used, max(-self.period, arrived_by) if used else 0)
+        return log._replace(unsettled=tuple(sorted((*_less(log.unsettled, silent), *rest, said))))
 
     def _received(self, slot: Slot) -> Slot:
         """The grant as its holder may use it."""
@@ -252,7 +278,19 @@ class Limiter:
         clocks = {log.lag - old if "clock may go back" in self.bugs else max(0, log.lag - old) for old in range(olds + 1)}
         for clock in clocks:
             for told in tellings:
-                yield from self._answers(slot, self._opened(log, clock, told), clock)
+                opened = self._opened(log, clock, told)
+                yield from self._answers(slot, opened, clock)
+                if log.late[0] == UNTOLD:
+                    yield from self._answers(slot, self._told_late(opened), clock)
+
+    def _told_late(self, opened: Log) -> Log:
+        """With the word of what came late: it is entered, for its own charge ends too early or has ended."""
+        told = opened._replace(late=(TOLD, opened.late[1]))
+        if "late word dropped" in self.bugs:
+            return told
+        entries = list(opened.entries)
+        self._insert(entries, max(0, opened.lag) - opened.late[1], 1, opened.phase)
+        return told._replace(entries=tuple(entries))
 
     def _answers(self, slot: Slot, opened: Log, clock: int) -> Iterator[Step]:
         booked = sorted((*opened.entries, *(grant[:2] for grant in opened.unsettled)))
@@ -261,12 +299,15 @@ class Limiter:
             yield Step("refuse", IDLE_SLOT, opened, (), clock)
             return
         free = self.limit - sum(weight for t, weight in booked if t + self.period > at)
+        late, age = opened.late
+        is_late_live = late == TOLD and age + at < self.period
         for granted in range(1, min(self.want_max, free) + 1):
+            broken = KNOWN if is_late_live and granted + 1 > self.limit else None
             if "read, then booked" in self.bugs:
                 yield Step("decide", Slot(READ, slot.age, at, granted), opened, (), clock)
             else:
                 decided = Slot(ANSWERED, slot.age, at, granted, t=at + self._charge())
-                yield Step("decide", decided, self._booked(opened, at, granted), (), clock)
+                yield Step("decide", decided, self._booked(opened, at, granted), (), clock, broken=broken)
 
     def _opened(self, log: Log, clock: int, told: Unsettled) -> Log:
         """The log at its new clock (against the old one): settled what is told, folded in what no longer can be."""
@@ -291,14 +332,15 @@ class Limiter:
         live = tuple(entry for entry in entries if entry[0] + self.period - early > 0)
         kept = ((t - clock, weight, used, by) for t, weight, used, by in unsettled if t > clock)
         open_still = tuple(sorted((*grant[:3], max(-self.period, grant[3] - clock) if grant[2] > 0 else 0) for grant in kept))
-        return Log(live, open_still, max(log.last_at - clock, -self.back), log.lag - clock, phase)
+        return Log(live, open_still, max(log.last_at - clock, -self.back), log.lag - clock, phase, log.late)
 
     def _insert(self, entries: list[tuple[int, int]], t: int, weight: int, phase: int) -> None:
-        """In its place; merged with the one of its grain, if there is one."""
+        """Counting to the end of its grain; merged with the one of that grain, if there is one."""
+        over = (t + phase) % self.grain
+        t -= over if "rounded down" in self.bugs or not over else over - self.grain
         for index, (other, more) in enumerate(entries):
-            if (other + phase) // self.grain == (t + phase) // self.grain:
-                later = min(other, t) if "merged under the earlier time" in self.bugs else max(other, t)
-                entries[index] = (later, more + weight)
+            if other == t:
+                entries[index] = (t, more + weight)
                 return
         entries.append((t, weight))
         entries.sort()
@@ -317,19 +359,29 @@ class Limiter:
     def _charge(self) -> int:
         if "booked at its moment" in self.bugs:
             return 0
-        return self.use_by if "no transit" in self.bugs else self.use_by + self.transit
+        if "an allowance for the way" in self.bugs:
+            return self.use_by + self.way - 1
+        return self.use_by if "nothing for the way" in self.bugs else self.use_by + self.way
 
     def _booked(self, log: Log, at: int, granted: int) -> Log:
         grant = (at + self._charge(), granted, UNSAID, 0)
         return log._replace(unsettled=tuple(sorted((*log.unsettled, grant))), last_at=max(log.last_at, at))
 
 
-def _sent(slot: Slot, transit: int, age: int) -> tuple[Slot, Times]:
+def _without(slot: Slot, granted: int, sent: int) -> tuple[Slot, Times]:
+    """A grant of which a part is done with, and the requests that are adrift by it."""
+    left = slot._replace(granted=slot.granted - granted, sent=slot.sent - sent)
+    if not left.granted:
+        return IDLE_SLOT, slot.flying
+    return (left if left.sent < left.granted else left._replace(last=NEVER, first=0)), ()
+
+
+def _sent(slot: Slot, way: int, age: int) -> tuple[Slot, Times]:
     """One request more is on its way."""
     if not slot.t:
-        return _unlinked(slot._replace(sent=slot.sent + 1, flying=(*slot.flying, transit)))
+        return _unlinked(slot._replace(sent=slot.sent + 1, flying=(*slot.flying, way)))
     last = slot.last if slot.sent + 1 < slot.granted else NEVER
-    return slot._replace(sent=slot.sent + 1, last=last, flying=_joined(slot.flying, (transit,)), sent_age=age), ()
+    return slot._replace(sent=slot.sent + 1, last=last, flying=_joined(slot.flying, (way,)), sent_age=age), ()
 
 
 def _unlinked(slot: Slot) -> tuple[Slot, Times]:

@@ -80,7 +80,7 @@ class Protocol:
         # What a run holds is settled at any time, and forgotten if it can be used no longer and is not.
         is_over = grant.phase == limiter.HOLDING and grant.last < 0
         for step in self.limit.steps(grant, log):
-            is_settling = step.label.startswith("settle")
+            is_settling = step.label.startswith(("settle", "give back"))
             if is_settling or (slot.phase == leases.ASK and (step.label != "crash" or is_over)):
                 yield slot._replace(phase=leases.WORK) if step.is_sending else slot, jobs, 0, step, None
 

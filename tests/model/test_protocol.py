@@ -39,6 +39,14 @@ def test_batches_of_which_a_part_is_sent_and_the_rest_settled() -> None:
     assert_holds(Limiter(slots=2, limit=2, period=2, wait_max=0), 42_000)
 
 
+def test_a_way_that_is_longer_than_everything_else() -> None:
+    assert_holds(Limiter(slots=2, limit=1, way=2, wait_max=0), 7_000)
+
+
+def test_a_request_that_takes_longer_than_anybody_thought_counts_once_it_is_told() -> None:
+    assert_holds(Limiter(slots=2, limit=1, period=2, wait_max=0, late=True, back=0), 18_500)
+
+
 def test_entries_that_share_a_grain() -> None:
     assert_holds(Limiter(slots=2, limit=2, period=4, grain=2, want_max=1, wait_max=0, use_by=0, back=0), 15_000)
 
