@@ -130,7 +130,12 @@ class Simulator:
             raise ConfigurationError(f"limits of {change.exchange!r}: the simulator has only {sorted(self.exchanges)}")
         in_force = tuple(window.rule for window in exchange.arrivals.windows)
         limits = change.limits()
-        exchange.arrivals.set_limits(in_force if limits is None else limits, change.punish)
+        if change.keeps_counts and limits is not None:
+            exchange.arrivals.change_limits(limits)
+            return
+        now_ns = time.monotonic_ns()
+        history = [(now_ns - age_ms * 1_000_000, weight) for age_ms, weight in change.history]
+        exchange.arrivals.set_limits(in_force if limits is None else limits, change.punish, history)
 
 
 async def _bad_request(_request: Request, exc: Exception) -> Response:

@@ -5,6 +5,8 @@ A busy simulator reads arrivals in another order than they came in, so each is e
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -163,14 +165,42 @@ class Arrivals:
         self._grains: Counter[int] = Counter()
         self.set_limits(limits, punish)
 
-    def set_limits(self, limits: tuple[Limit, ...], punish: bool) -> None:
-        """From now on these limits; their windows begin empty, and no ban is left."""
+    def set_limits(self, limits: tuple[Limit, ...], punish: bool, history: Sequence[tuple[int, int]] = ()) -> None:
+        """From now on these limits; no ban is left, and their windows hold nothing but `history`: (time, weight) pairs."""
         self.punish = punish
-        self.windows = [Window(limit) for limit in limits]
+        self.windows = self._counted = [Window(limit) for limit in limits]
         self._admitted = [Window(limit) for limit in limits]
+        for at_ns, weight in sorted(history):
+            for window in (*self.windows, *self._admitted):
+                window.add(at_ns, weight)
         self._told_ns = self._retry_at_ns = self._ignored = 0
         self._banned_ns = self._banned_until_ns = 0
         self._ban_next_ms = self.punishment.ban_ms
+
+    def change_limits(self, limits: tuple[Limit, ...]) -> None:
+        """Other limits for windows of the same periods: the exchange has changed its mind, and goes on counting.
+
+        Raises:
+            ValueError: the periods are others.
+        """
+        if [limit.period_ms for limit in limits] != [window.rule.period_ms for window in self.windows]:
+            raise ValueError("the windows' periods have to stay as they are")
+        for windows in (self.windows, self._counted, self._admitted):
+            for window, limit in zip(windows, limits, strict=True):
+                window.rule = limit
+
+    @property
+    def counted(self) -> list[Window]:
+        """The windows as the exchange sees them, with what strangers send from the same address."""
+        return self._counted
+
+    def arrive_strange(self, at_ns: int, weight: int) -> Verdict:
+        """Count and judge a request that a stranger sends from the same address; the report leaves it out."""
+        if self._counted is self.windows:
+            self._counted = deepcopy(self.windows)
+        for window in self._counted:
+            window.add(at_ns, weight)
+        return self._judge(at_ns, weight) if self.punish else Verdict("accepted")
 
     def arrive(self, at_ns: int, weight: int, lateness_ns: int | None = None) -> Verdict:
         """Count an arrival and judge it.
@@ -187,7 +217,7 @@ class Arrivals:
         self._grains[at_ns // GRAIN_NS] += weight
         if len(self._grains) > GRAINS_MAX:
             del self._grains[next(iter(self._grains))]
-        for window in self.windows:
+        for window in self.windows if self._counted is self.windows else (*self.windows, *self._counted):
             window.add(at_ns, weight)
         verdict = self._judge(at_ns, weight) if self.punish else Verdict("accepted")
         self.throttled += verdict.status == "throttled"
@@ -203,7 +233,7 @@ class Arrivals:
     def _judge(self, at_ns: int, weight: int) -> Verdict:
         if self._banned_ns <= at_ns < self._banned_until_ns:
             return Verdict("banned", -(-(self._banned_until_ns - at_ns) // 1_000_000))
-        judged = self.windows if self.punishment.counts_refused else self._admitted
+        judged = self._counted if self.punishment.counts_refused else self._admitted
         # What is refused counts for some exchanges: there the log holds this arrival already.
         more = 0 if self.punishment.counts_refused else weight
         broken = next((window for window in judged if window.wait_ms(at_ns, more)), None)

@@ -29,6 +29,8 @@ class LimitsConfig(_Model):
     exchange: str
     windows: tuple[WindowConfig, ...] | None = Field(default=None, description="None keeps the limits in force")
     punish: bool = True
+    keeps_counts: bool = Field(default=False, description="the windows go on with what they hold; their periods stay")
+    history: tuple[tuple[int, int], ...] = Field(default=(), description="(age in ms, weight) of what has arrived before")
 
     def limits(self) -> tuple[Limit, ...] | None:
         """As the counter takes them."""

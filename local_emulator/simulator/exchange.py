@@ -21,6 +21,8 @@ from local_emulator.simulator.wire import Refused, Reply, Route, Span, Wire, Wir
 from shared.domain.candles import CandleBatch
 from shared.domain.timeframes import HOUR_MS
 
+# Whoever sends this header plays somebody else on the same address: counted by the exchange, and not in the report.
+STRANGER: Final = "x-simulator-stranger"
 NOTHING: Final = RecordedSeries(CandleBatch.empty())
 
 
@@ -63,7 +65,10 @@ class Exchange:
         route, params = self._route(incoming)
         asked = incoming.query if incoming.method == "GET" else json_object(incoming.body)
         weight = route.query_weight(asked) if route.query_weight else route.weight
-        verdict = self.arrivals.arrive(incoming.arrived_ns, weight, incoming.lateness_ns)
+        if STRANGER in incoming.headers:
+            verdict = self.arrivals.arrive_strange(incoming.arrived_ns, weight)
+        else:
+            verdict = self.arrivals.arrive(incoming.arrived_ns, weight, incoming.lateness_ns)
         now_ms = self.clock.now_ms()
         fault: Fault | None = None
         if verdict.status != "accepted":
@@ -74,7 +79,7 @@ class Exchange:
             reply, fault = await self._reply(route, request)
         self.arrivals.statuses[fault.kind if fault and fault.kind in ("drop", "cut") else str(reply.status)] += 1
         headers: dict[str, str] = {}
-        for window in self.arrivals.windows:
+        for window in self.arrivals.counted:
             headers |= self.wire.usage_headers(window)
         return response_for(reply, fault, headers, now_ms)
 

@@ -51,10 +51,24 @@ class SimulatorProcess:
         listed: list[dict[str, Any]] = self._call("GET", "faults")
         return listed
 
-    def configure(self, exchange: str, windows: Sequence[tuple[int, int]] | None = None, punish: bool = True) -> None:
-        """Limits of an exchange as (limit, period_ms); None keeps them. Its windows begin empty, bans end."""
-        named = None if windows is None else [{"limit": limit, "period_ms": period_ms} for limit, period_ms in windows]
-        self._call("POST", "limits", {"exchange": exchange, "windows": named, "punish": punish})
+    def configure(
+        self,
+        exchange: str,
+        windows: Sequence[tuple[int, int]] | None = None,
+        punish: bool = True,
+        history: Sequence[tuple[int, int]] = (),
+    ) -> None:
+        """Limits of an exchange as (limit, period_ms); None keeps them. Bans end, and its windows hold `history` only.
+
+        That is (age in ms, weight) of what is to count as arrived before.
+        """
+        named = None if windows is None else _named(windows)
+        body = {"exchange": exchange, "windows": named, "punish": punish, "history": [list(pair) for pair in history]}
+        self._call("POST", "limits", body)
+
+    def change_limits(self, exchange: str, windows: Sequence[tuple[int, int]]) -> None:
+        """Other limits for windows of the same periods, which go on with what they hold."""
+        self._call("POST", "limits", {"exchange": exchange, "windows": _named(windows), "keeps_counts": True})
 
     def clock(self, **change: object) -> dict[str, Any]:
         """The simulator's time {now_ms, offset_ms, is_frozen}, after a change if any (fields of ClockChange)."""
@@ -79,6 +93,10 @@ class SimulatorProcess:
         response = self._session.request(method, url, json=body, timeout=REQUEST_S_MAX)
         response.raise_for_status()
         return response.json()
+
+
+def _named(windows: Sequence[tuple[int, int]]) -> list[dict[str, int]]:
+    return [{"limit": limit, "period_ms": period_ms} for limit, period_ms in windows]
 
 
 @contextmanager

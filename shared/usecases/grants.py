@@ -21,8 +21,10 @@ from shared.usecases.instance_limiter import InstanceLimiter
 AHEAD_MS_MAX: Final = 300
 # Jobs that wait do not all ask in the same millisecond.
 ASK_APART_MS: Final = 10
-# Where there should be room already, but nobody has said so yet, asking again makes sense after so long.
+# Where there should be room already, but nobody has said so yet, asking again makes sense after so long; after twice as long
+# the next time, and so on.
 ASK_AGAIN_MS: Final = 100
+ASK_AGAIN_MS_MAX: Final = 400
 # A grant that came too late to be used is given back and asked for again this often, then the request has failed.
 LATE_GRANTS_MAX: Final = 3
 # In a window that is so full, what a run leaves behind is told at its end: the instance may be idle afterwards.
@@ -108,14 +110,17 @@ class Grants:
             for _ in range(LATE_GRANTS_MAX):
                 reservation = self._hold(weight, want)
                 self._wait_for(reservation)
-                if not self._is_void(reservation):
+                is_late, is_refused = reservation.is_late(), self._is_refused_since(reservation)
+                if not is_late and not is_refused:
                     with self._noting:
                         # It may have been given back while this waited, and be somebody else's by now.
                         if not self._closed.is_set():
                             self._left -= weight
                             return Permit(reservation, weight)
                     raise Refused(NoRoom(0, 0))
-                event("grant_is_void", "WARNING", granted=reservation.granted, is_late=reservation.is_late())
+                event("grant_is_void", "WARNING", granted=reservation.granted, is_late=is_late, is_refused=is_refused)
+        if is_refused:
+            raise Refused(NoRoom(reservation.at_ms, reservation.wait_ms))
         raise StorageUnavailable(
             f"{LATE_GRANTS_MAX} grants came later than their use-by of {USE_BY_MS} ms: MongoDB answers too slowly "
             f"for the limit of connector {self._connector.connector_id}"
@@ -138,7 +143,7 @@ class Grants:
         if self._closed.is_set():
             raise Refused(NoRoom(0, 0))
         reservation = self._newest
-        if reservation is None or self._left < weight or self._is_void(reservation):
+        if reservation is None or self._left < weight or reservation.is_late() or self._is_refused_since(reservation):
             self._give_back()
             reservation = self._reserve(weight, want)
         if reservation.is_paused:
@@ -162,21 +167,22 @@ class Grants:
         if reservation is not None:
             self._limiter.note_returned(self._connector.connector_id, reservation, left)
 
-    def _is_void(self, reservation: Reservation) -> bool:
-        """Too late to be used; or the exchange has refused a request since, so that nothing may be sent."""
-        return reservation.is_late() or self._limiter.is_refused_since(self._connector.connector_id, reservation)
+    def _is_refused_since(self, reservation: Reservation) -> bool:
+        """Whether the exchange has refused a request since it was granted, so that nothing may be sent."""
+        return self._limiter.is_refused_since(self._connector.connector_id, reservation)
 
     def _reserve(self, weight: int, want: int) -> Reservation:
         """Ask the limiter until there is room within what is left of `wait_ms_max`, or there will be none."""
         ahead_ms_max = self._wait_ms_max if self._is_live else min(AHEAD_MS_MAX, self._wait_ms_max)
         give_up_at = time.monotonic() + self._wait_ms_max / 1000
-        left_ms = self._wait_ms_max
+        left_ms, again_ms = self._wait_ms_max, ASK_AGAIN_MS
         while True:
             if self._closed.is_set():
                 raise Refused(NoRoom(0, 0))
             ask = Ask(weight, want, min(ahead_ms_max, left_ms), is_for_job=self._is_for_job, is_live=self._is_live)
             reservation = self._limiter.reserve(self._connector.connector_id, ask, self._connector.version)
-            pause_ms = max(ASK_AGAIN_MS, reservation.wait_ms - ask.wait_ms_max) + random.randint(1, ASK_APART_MS)
+            pause_ms = max(again_ms, reservation.wait_ms - ask.wait_ms_max) + random.randint(1, ASK_APART_MS)
+            again_ms = min(ASK_AGAIN_MS_MAX, 2 * again_ms)
             # In whole steps: runs that ask on the same terms are answered together.
             left_ms = int((give_up_at - time.monotonic()) * 1000) - pause_ms
             left_ms -= left_ms % ASK_AGAIN_MS

@@ -215,6 +215,8 @@ def test_a_refusal_for_speed_blocks_the_connector(api: AdminApi, exchange_simula
     limits = api.get("/v1/connectors/binance/rate-limit")
     assert limits["blocked_until"].endswith("Z")
     assert "429" in limits["blocked_reason"]
+    assert (limits["share"], limits["requests_under_way_max"]) == (0.5, 4)
+    assert (limits["refused_total"], limits["refused_after_total"]) == (1, 0)
     assert api.call("POST", "/v1/connectors/binance/ping").status_code == 503
 
 

@@ -121,6 +121,9 @@ def test_a_scrape_says_what_the_database_holds(platform: Platform) -> None:
     assert value(samples, "chandler_rate_limit_usage", connector="binance", period_ms="60000") == 7
     assert value(samples, "chandler_rate_limit_usage", connector="binance", period_ms="86400000") == 7
     assert value(samples, "chandler_connector_blocked_seconds", connector="binance") == 0
+    assert value(samples, "chandler_rate_limit_share", connector="binance") == 1
+    assert value(samples, "chandler_requests_refused_total", connector="binance") == 0
+    assert value(samples, "chandler_requests_refused_after_total", connector="binance") == 0
     assert 60 < value(samples, "chandler_connector_blocked_seconds", connector="kraken") <= 120
     assert value(samples, "chandler_connector_active", connector="binance") == 1
     assert value(samples, "chandler_connector_active", connector="kraken") == 0

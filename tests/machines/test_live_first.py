@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from shared.domain.rates import IN_DOUBT_MS, USE_BY_MS, Settlement
-from shared.usecases.grants import AHEAD_MS_MAX, ASK_AGAIN_MS, Grants, Refused
+from shared.usecases.grants import AHEAD_MS_MAX, ASK_AGAIN_MS, ASK_AGAIN_MS_MAX, Grants, Refused
 from shared.usecases.instance_limiter import InstanceLimiter
 from shared.wiring import Platform
 from tests.factories import add_connector
@@ -44,7 +44,7 @@ class Scene:
 
     def play(self) -> None:
         """Count how often the live job was served, and how often it found no room in time."""
-        live_due_ms, live_since_ms = SCENE_MS // 4, SCENE_MS // 4
+        live_due_ms, live_since_ms, again_ms = SCENE_MS // 4, SCENE_MS // 4, ASK_AGAIN_MS
         for now_ms in range(0, SCENE_MS, STEP_MS):
             self.settle(now_ms)
             for number in range(BACKFILLS):
@@ -53,11 +53,13 @@ class Scene:
             if live_due_ms <= now_ms:
                 left_ms = live_since_ms + PATIENCE_MS - now_ms
                 granted, wait_ms = self.ask(now_ms, 1, left_ms, is_live=True)
+                wait_ms, again_ms = max(wait_ms, again_ms), min(ASK_AGAIN_MS_MAX, 2 * again_ms)
                 self.served += granted
                 live_due_ms = now_ms + wait_ms
                 if granted or wait_ms > left_ms:
                     self.refused += not granted
                     live_due_ms = live_since_ms = now_ms + 300
+                    again_ms = ASK_AGAIN_MS
 
     def settle(self, now_ms: int) -> None:
         """What has been answered by now is told."""

@@ -1,5 +1,8 @@
 """The counting of arrivals against a count by hand, in whatever order they are read, and how an exchange punishes."""
 
+from typing import Any
+
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -216,3 +219,48 @@ def test_the_report_says_how_late_the_simulator_read() -> None:
         door.arrive(SECOND_NS, 1, lateness_ns)
     report = door.report(SECOND_NS, 1_000)
     assert (report["stamped_total"], report["read_late_total"], report["lateness_ms_max"]) == (3, 1, 51.0)
+
+
+# The same door with others at it, and an exchange that changes its mind
+
+
+def door(limit: int = 3, **punishment: Any) -> Arrivals:
+    return Arrivals((Limit(limit, 1_000),), Punishment(**punishment))
+
+
+def at_ms(ms: int) -> int:
+    return 100 * 1_000_000_000 + ms * 1_000_000
+
+
+def test_what_a_stranger_sends_is_counted_by_the_exchange_and_not_in_the_report() -> None:
+    arrivals = door()
+    arrivals.arrive(at_ms(0), 1)
+    assert [arrivals.arrive_strange(at_ms(ms), 1).status for ms in (1, 2)] == ["accepted", "accepted"]
+    assert arrivals.arrive(at_ms(3), 1).status == "throttled"
+    assert [window.usage for window in arrivals.counted] == [4]
+    (window,) = arrivals.windows
+    assert (window.total, window.worst, window.over_limit) == (2, 2, 0)
+    # What was refused to one is nothing to the other where refused requests do not count.
+    apart = door(counts_refused=False)
+    assert [apart.arrive_strange(at_ms(ms), 1).status for ms in range(4)] == ["accepted"] * 3 + ["throttled"]
+    assert apart.arrive(at_ms(1_000), 1).status == "accepted"
+
+
+def test_a_limit_that_the_exchange_lowers_holds_for_what_has_arrived_before() -> None:
+    arrivals = door(4)
+    for ms in range(3):
+        arrivals.arrive(at_ms(ms), 1)
+    arrivals.change_limits((Limit(2, 1_000),))
+    assert arrivals.arrive(at_ms(10), 1).status == "throttled"
+    (window,) = arrivals.windows
+    assert (window.rule.limit, window.worst) == (2, 4)
+    with pytest.raises(ValueError, match="periods"):
+        arrivals.change_limits((Limit(2, 2_000),))
+
+
+def test_a_history_counts_as_if_it_had_arrived() -> None:
+    arrivals = door()
+    arrivals.set_limits((Limit(3, 1_000),), True, [(at_ms(-100), 1), (at_ms(-900), 2)])
+    assert arrivals.arrive(at_ms(0), 1).status == "throttled"
+    # Two of it have left the window by then.
+    assert arrivals.arrive(at_ms(100), 1).status == "accepted"
