@@ -2,8 +2,8 @@
 
 Sixteen processes beside three busy loops ask for pages as fast as they are let. Each request is up to 2 s on its way. One in
 fifty has its process stopped (SIGSTOP) for up to 2 s between grant and request, every few seconds a process is killed, and a
-tenth of the limiter's writes is held up by 300 ms on the server. All windows begin full, in the limiter's log as at the door, as after a
-period of steady work.
+tenth of the limiter's writes is held up by 300 ms on the server. All windows begin full, in the limiter's log as at the door,
+as after a period of steady work.
 
     python -m benchmarks.limits_hostile [--quick] [--json]
 

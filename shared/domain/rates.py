@@ -30,7 +30,7 @@ PAUSE_MS_MAX: Final = 10_000
 ANSWER_MS_MAX: Final = 5_000
 # A grant of which nothing is heard counts for this long after its use-by: then nothing of it can arrive any more.
 IN_DOUBT_MS: Final = PAUSE_MS_MAX + ANSWER_MS_MAX
-# What an answer is expected to take until one has been measured. It only says when to ask again.
+# What an answer is expected to take. It only says when to ask again; to follow what is measured bought nothing (decision 31).
 EXPECTED_ANSWER_MS: Final = 250
 # What has arrived counts this much longer: the clocks of a replica set's members differ, and after a failover another one says
 # when an entry leaves.

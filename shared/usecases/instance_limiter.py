@@ -8,11 +8,11 @@ the exchange until the database knows it.
 import math
 import threading
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from shared.domain.open_grants import OpenGrants
-from shared.domain.rates import EXPECTED_ANSWER_MS, LOOK_AGAIN_MS, Ask, Reservation
+from shared.domain.rates import LOOK_AGAIN_MS, Ask, Reservation
 from shared.stores.rate_limits import RateLimitStore, new_reservation_id
 from shared.telemetry import event
 from shared.usecases.ask_together import SharedQuestions
@@ -24,8 +24,6 @@ DENIAL_MS_MAX: Final = 250
 RETURN_WITHIN_MS: Final = 50
 # What could not be told is told again this much later.
 TELL_AGAIN_MS: Final = 1_000
-# How fast the expected time of an answer follows what is measured (RFC 6298 takes the same for round trips).
-ANSWER_TIME_GAIN: Final = 1 / 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,6 @@ class _Known:
 
     grants: OpenGrants = field(default_factory=OpenGrants)
     denial: _Denial | None = None
-    answer_ms: float = EXPECTED_ANSWER_MS
     tell_within_ms: int = TELL_AGAIN_MS
     # The newest refusal: on the server's clock, and when this process was refused itself.
     refused_ms: int = 0
@@ -98,8 +95,6 @@ class InstanceLimiter:
         with self._lock:
             known = self._known_of(connector_id)
             known.grants.note_arrived(reservation, weight, reservation.arrived_by_ms(monotonic))
-            taken_ms = max(0, reservation.latest_ms(monotonic) - reservation.at_ms)
-            known.answer_ms += ANSWER_TIME_GAIN * (taken_ms - known.answer_ms)
             known.tell_within_ms = tell_within_ms
         self._teller.make_due_within(connector_id, tell_within_ms)
 
@@ -176,7 +171,6 @@ class InstanceLimiter:
             if denied is not None:
                 return denied
             told = known.grants.take()
-            ask = replace(ask, expected_ms=math.ceil(known.answer_ms))
         reservation_id = new_reservation_id()
         try:
             reservation = self._store.reserve(connector_id, ask, told, reservation_id)
