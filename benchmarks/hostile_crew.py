@@ -20,11 +20,12 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
 from benchmarks.limit_contestants import COME_BACK_EARLY, MS, NOW_MS, START_MS, SYMBOL, WAIT_MS_MAX
+from shared.deadline import elapsed_s
 from shared.domain.rates import Reservation, batch_ms
 from shared.domain.timeframes import MINUTE_MS
 from shared.errors import ExchangeThrottled, PlatformError, StorageUnavailable
 from shared.exchanges.catalog import load_spec
-from shared.exchanges.gated_http import OnAnswer
+from shared.exchanges.gated_http import Passage
 from shared.settings import load_settings
 from shared.stores.database import storage_errors
 from shared.usecases.grants import Grants, NoRoom, Permit, Refused
@@ -43,7 +44,7 @@ STOPPED_SHARE: Final = 0.02
 STOP_S_MAX: Final = 2.0
 LOOK_S: Final = 0.02
 KILL_EVERY_S: Final = 4.0
-# What a grant was charged for after its moment until 0.2.0: use-by and an allowance for the way, parts of the shortest window.
+# What a grant was charged for after its moment in version 0.1.0: use-by and an allowance for the way, parts of the window.
 FORMER_USE_BY: Final = (100, 100, 1_000)
 FORMER_TRANSIT: Final = (40, 150, 1_000)
 
@@ -64,12 +65,12 @@ class Case:
 
     @property
     def former_charge_ms(self) -> int:
-        """How long after its moment a grant counted at the most until 0.2.0."""
+        """How long after its moment a grant counted at the most in version 0.1.0."""
         return sum(min(most, max(least, self.period_ms // part)) for part, least, most in (FORMER_USE_BY, FORMER_TRANSIT))
 
 
 class Notes:
-    """What one process has seen of one case. Only that process writes, whoever reads."""
+    """What one process has seen of one case. Only that process writes."""
 
     SIZE: Final = 3 + NOTES_MAX + 2 * REFUSALS_MAX
 
@@ -145,15 +146,15 @@ class Worker:
     def _fetch(self) -> None:
         began, sent_ms = 0.0, 0
 
-        def before_send() -> OnAnswer:
+        def before_send() -> Passage:
             nonlocal began, sent_ms
             pages = max(1, int(batch_ms(self._connector.windows) / max(1.0, self._page_ms)))
             permit = self._grants.acquire(self._weight, self._weight * pages)
-            began, sent_ms = time.monotonic(), permit.reservation.latest_ms(time.monotonic())
+            began, sent_ms = time.monotonic(), permit.reservation.latest_ms(elapsed_s())
             if self._rng.random() < STOPPED_SHARE:
                 os.kill(os.getpid(), signal.SIGSTOP)
             self._notes.add_sent()
-            return partial(self._note_answer, permit)
+            return Passage(partial(self._note_answer, permit), partial(self._grants.note_unsent, permit))
 
         try:
             self._client.fetch_ohlcv(SYMBOL, "1m", START_MS, START_MS + MINUTE_MS, before_send=before_send)
@@ -166,7 +167,7 @@ class Worker:
     def _note_answer(self, permit: Permit) -> None:
         self._grants.note_answer(permit)
         reservation: Reservation = permit.reservation
-        taken_ms = reservation.latest_ms(time.monotonic()) - reservation.at_ms
+        taken_ms = reservation.latest_ms(elapsed_s()) - reservation.at_ms
         self._notes.add_answer(taken_ms > self._case.former_charge_ms)
 
 

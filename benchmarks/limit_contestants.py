@@ -22,7 +22,7 @@ from shared.domain.rates import Ask, Reservation, Settlement, batch_ms
 from shared.domain.timeframes import MINUTE_MS
 from shared.errors import StorageUnavailable
 from shared.exchanges.catalog import load_spec
-from shared.exchanges.gated_http import OnAnswer
+from shared.exchanges.gated_http import Passage
 from shared.settings import load_settings
 from shared.stores.database import Database
 from shared.stores.rate_limits import RateLimitStore
@@ -165,13 +165,13 @@ class ChandlerWorker:
     def _fetch(self) -> None:
         began = 0.0
 
-        def before_send() -> OnAnswer:
+        def before_send() -> Passage:
             nonlocal began
             pages = max(1, int(batch_ms(self._connector.windows) / max(1.0, self._page_ms)))
             permit = self._grants.acquire(WEIGHT, WEIGHT * pages)
             began = time.monotonic()
             self._tally.add("requests")
-            return partial(self._grants.note_answer, permit)
+            return Passage(partial(self._grants.note_answer, permit), partial(self._grants.note_unsent, permit))
 
         self._client.fetch_ohlcv(SYMBOL, "1m", START_MS, START_MS + MINUTE_MS, before_send=before_send)
         self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * MS

@@ -10,7 +10,7 @@ The last line is one JSON object. `utilisation`: weight that arrived over whole 
 one window's worth to the middle of another, since weight comes in bursts a period apart. `over_limit`: arrivals with which some
 sliding window held more than the limit. `losses`: where the rest of the limit goes, as shares of it: `answer`, since a settled
 grant counts from its answer on (docs/limits.md), `rest` what was not settled in time, grains, and moments at which nobody
-asked. `margin`: what use-by and transit would cost if nothing were settled. `returned`: share of what was granted that was not
+asked. `returned`: share of what was granted that was not
 sent and given back.
 
 `peers`: a demand that comes shortly before the end of a period after a quiet one, as after

@@ -11,8 +11,8 @@ The last line is one JSON object. `over_limit`: arrivals with which some sliding
 exchange lowers its limit, more than we had been told. `worst_share`: the fullest sliding window / limit. `utilisation`: weight
 that arrived / what the limit allows in that time, the smaller of the cases of 10 s and 60 s (other windows: in `cases`). A
 request counts from its grant to its answer, so no more can be had than `possible` = period / (period + way + margin).
-`late_share`: of the answers, those that came after all that was charged for until 0.2.0 (use-by and an allowance for the way):
-each of them is an arrival that nobody had counted on. `bans`: how often an exchange has banned the address.
+`late_share`: of the answers, those that came after all that was charged for in version 0.1.0 (use-by and an allowance for the
+way): each of them is an arrival that nobody had counted on. `bans`: how often an exchange has banned the address.
 `sent_after_refusal`: requests that left between the moment at which a process was refused and the end of that refusal, all of
 them by processes that had not heard of it; of `refused` requests, most were under way with the first.
 

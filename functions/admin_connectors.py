@@ -95,7 +95,7 @@ def _rate_limit(call: Call) -> Response:
     platform = call.platform
     document = platform.connectors.get(call.target_id)
     now_ms = platform.database.server_now_ms()
-    usage = next(row for row in platform.connectors.list_usage(now_ms) if row["_id"] == call.target_id)
+    usage = platform.connectors.get_usage(call.target_id, now_ms)
     client = platform.open_exchange(platform.connectors.get_connector(call.target_id), lambda: now_ms)
     return respond(rate_limit_view(document, usage, client.rate_limit_info()))
 

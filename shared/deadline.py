@@ -2,6 +2,15 @@
 
 import time
 from dataclasses import dataclass
+from typing import Final
+
+# Linux's monotonic clock stands still while the machine is suspended; this one does not (clock_gettime(2)).
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+def elapsed_s() -> float:
+    """A monotonic clock that counts the time for which the machine was suspended too, in seconds from some moment on."""
+    return time.clock_gettime(_CLOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +41,13 @@ class ServerClock:
     """
 
     stamped_ms: int
-    replied_monotonic: float
+    replied_s: float
 
     @classmethod
     def stamped(cls, at_ms: int) -> "ServerClock":
         """From a stamp whose reply has arrived just now."""
-        return cls(at_ms, time.monotonic())
+        return cls(at_ms, elapsed_s())
 
     def now_ms(self) -> int:
         """UTC ms."""
-        return self.stamped_ms + int((time.monotonic() - self.replied_monotonic) * 1000)
+        return self.stamped_ms + int((elapsed_s() - self.replied_s) * 1000)

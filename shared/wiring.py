@@ -3,6 +3,7 @@
 Functions take from it what they need. Nothing else in the house builds stores, clients or use cases.
 """
 
+import atexit
 import os
 import random
 import socket
@@ -94,6 +95,7 @@ class Platform:
     def close(self) -> None:
         """Tell the limiter what is left to be told, and close the connections that were opened."""
         if "limiter" in self.__dict__:
+            atexit.unregister(self.limiter.close)
             self.limiter.close()
         if "database" in self.__dict__:
             self.database.close()
@@ -134,8 +136,10 @@ class Platform:
 
     @cached_property
     def limiter(self) -> InstanceLimiter:
-        """The limiter as this instance uses it."""
-        return InstanceLimiter(self.limits)
+        """The limiter as this instance uses it. An instance that is ended in good order reports what it still holds."""
+        limiter = InstanceLimiter(self.limits)
+        atexit.register(limiter.close)
+        return limiter
 
     @cached_property
     def candles(self) -> CandleStore:

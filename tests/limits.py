@@ -9,15 +9,8 @@ from shared.wiring import Platform
 def make_ask(
     need: int = 1, want: int = 1, wait_ms_max: int = 0, use_by_ms: int = 100, in_doubt_ms: int = 0, **options: Any
 ) -> Ask:
-    """A question whose grant is expected to be used at its last moment, so that answers can be foretold exactly."""
-    return Ask(
-        need,
-        want,
-        wait_ms_max,
-        use_by_ms=use_by_ms,
-        in_doubt_ms=in_doubt_ms,
-        **{"expected_ms": use_by_ms + in_doubt_ms, **options},
-    )
+    """A question whose grant is over soon after its moment, unless it is said otherwise."""
+    return Ask(need, want, wait_ms_max, use_by_ms=use_by_ms, in_doubt_ms=in_doubt_ms, **options)
 
 
 def settled(grant: Reservation, arrived: int, by_ms: int, returned: int | None = None) -> Settlement:

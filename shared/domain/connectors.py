@@ -129,10 +129,14 @@ class Caution:
         """How many requests may be under way; None: as many as the limits allow."""
         return CAREFUL_REQUESTS if self.is_careful else None
 
+    def requests_left(self, unsettled: Sequence[OpenWeight], weight: int) -> int | None:
+        """How many more requests of that weight may be under way beside what is; None: as many as the limits allow."""
+        under_way = sum(grant.weight for grant in unsettled)
+        return max(0, CAREFUL_REQUESTS - -(-under_way // max(1, weight))) if self.is_careful else None
+
 
 def open_weights(limiter: Mapping[str, Any]) -> list[OpenWeight]:
     """What is not settled yet in a limiter's state. Grants of version 0.1.0 have their last moment only."""
     return [
-        OpenWeight(int(grant.get("at", grant["t"])), int(grant.get("e", grant["t"])), int(grant["t"]), int(grant["w"]))
-        for grant in limiter.get("unsettled", ())
+        OpenWeight(int(grant.get("at", grant["t"])), int(grant["t"]), int(grant["w"])) for grant in limiter.get("unsettled", ())
     ]

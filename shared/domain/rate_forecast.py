@@ -5,14 +5,14 @@ from dataclasses import replace
 from typing import Any
 
 from shared.domain.connectors import Caution, blocked_until_ms, booked_windows
-from shared.domain.rates import CAREFUL_REQUESTS, KEPT_FOR_LIVE_PERCENT, UNSETTLED_MAX, Ask, BookedWindow
+from shared.domain.rates import CAREFUL_REQUESTS, EXPECTED_ANSWER_MS, KEPT_FOR_LIVE_PERCENT, UNSETTLED_MAX, Ask, BookedWindow
 
 
 def forecast_room_ms(document: Mapping[str, Any], ask: Ask, now_ms: int) -> int:
     """The moment (UTC ms) at which the need will fit, by a connector document with its limits and its limiter's state.
 
-    It is not before the end of a block nor before the newest booking: who asks later is served later. While a few may be under
-    way, or more are in doubt than the limiter takes, it is when the next answer is expected.
+    It is not before the end of a block nor before the newest booking: a later question is served later. While only a few
+    requests may be under way, or as many grants are open as the limiter takes, it is when the next answer is expected.
     """
     caution = Caution.of(document, now_ms)
     windows = caution.usable(booked_windows(document), ask.need)
@@ -24,7 +24,7 @@ def forecast_room_ms(document: Mapping[str, Any], ask: Ask, now_ms: int) -> int:
     )
     unsettled = windows[0].unsettled
     is_careful = caution.is_careful and sum(grant.weight for grant in unsettled) + ask.need > CAREFUL_REQUESTS * ask.need
-    return max(at_ms, now_ms + ask.expected_ms) if is_careful or len(unsettled) >= UNSETTLED_MAX else at_ms
+    return max(at_ms, now_ms + EXPECTED_ANSWER_MS) if is_careful or len(unsettled) >= UNSETTLED_MAX else at_ms
 
 
 def _without_kept(booked: BookedWindow, need: int) -> BookedWindow:

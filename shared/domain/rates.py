@@ -5,10 +5,11 @@ relations. Weight is the exchange's own unit. Why a grant counts until its arriv
 """
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
+
+from shared.deadline import elapsed_s
 
 # A grant may be sent until this long after it was asked for, or after its moment. It leaves room for a database that takes
 # half a second to answer on a busy machine. It costs no utilisation: what arrives counts from its arrival.
@@ -35,9 +36,9 @@ EXPECTED_ANSWER_MS: Final = 250
 # What has arrived counts this much longer: the clocks of a replica set's members differ, and after a failover another one says
 # when an entry leaves.
 SKEW_MS: Final = 100
-# An arrival is told within a quarter of the shortest window, but not at once, since a question may take it along.
-TELL_MS_MIN: Final = 250
-TELL_MS_MAX: Final = 5_000
+# An arrival is reported within a quarter of the shortest window, but not at once, since a question may take it along.
+REPORT_MS_MIN: Final = 250
+REPORT_MS_MAX: Final = 5_000
 # Repairs and backfills never book this much of a limit, so that a minute's close finds room beside them.
 KEPT_FOR_LIVE_PERCENT: Final = 2
 # Grants of which something is open: sixteen processes with sixteen each. With as many in doubt nothing more is granted until
@@ -76,26 +77,30 @@ def batch_ms(windows: Sequence[RateWindow]) -> int:
     return min(BATCH_MS_MAX, max(BATCH_MS_MIN, shortest_ms // BATCH_FRACTION))
 
 
-def tell_within_ms(windows: Sequence[RateWindow]) -> int:
+def report_within_ms(windows: Sequence[RateWindow]) -> int:
     """How soon the limiter has to know of an arrival, if no question takes it along.
 
     It counts for a period whether it is known or not. But what leaves a window can only be booked ahead once it is known.
     """
     shortest_ms = min(window.period_ms for window in windows)
-    return min(TELL_MS_MAX, max(TELL_MS_MIN, shortest_ms // 4))
+    return min(REPORT_MS_MAX, max(REPORT_MS_MIN, shortest_ms // 4))
 
 
 @dataclass(frozen=True, slots=True)
 class OpenWeight:
     """Weight that was granted for `at_ms` and of which it is not known yet when it arrived.
 
-    It is expected to have arrived by `expected_ms`, and cannot arrive after `charged_ms`.
+    It cannot arrive after `charged_ms`.
     """
 
     at_ms: int
-    expected_ms: int
     charged_ms: int
     weight: int
+
+    @property
+    def expected_ms(self) -> int:
+        """By when it is expected to have arrived."""
+        return min(self.at_ms + EXPECTED_ANSWER_MS, self.charged_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +153,9 @@ class BookedWindow:
 class Ask:
     """What somebody asks the limiter for: between `need` and `want` weight, at most `wait_ms_max` from now.
 
-    `is_for_job`: nothing is granted while the connector is paused. Who is not `is_live` leaves KEPT_FOR_LIVE_PERCENT of every
-    limit to those who are. A grant may be sent for `use_by_ms`, counts for `in_doubt_ms` after that if nothing is heard of
-    it, and is expected to be answered within `expected_ms`.
+    `is_for_job`: nothing is granted while the connector is paused. A question that is not `is_live` leaves
+    KEPT_FOR_LIVE_PERCENT of every limit to those that are. A grant may be sent for `use_by_ms`, and counts for `in_doubt_ms`
+    after that if nothing is heard of it.
     """
 
     need: int
@@ -160,7 +165,6 @@ class Ask:
     is_live: bool = True
     use_by_ms: int = USE_BY_MS
     in_doubt_ms: int = IN_DOUBT_MS
-    expected_ms: int = EXPECTED_ANSWER_MS
 
     @property
     def charge_ms(self) -> int:
@@ -174,8 +178,8 @@ class Settlement:
 
     Of the difference `arrived` weight was sent, all of which had arrived by `arrived_by_ms` (the server's clock). The rest will
     never be sent. It is carried out once, since it changes `before`. With `before` None all that is open is given back.
-    `charged_ms`: the last moment for which the grant counts by itself. An arrival after it is charged even if the grant is
-    gone.
+    `charged_ms`: the last moment for which the grant counts by itself. An arrival after it is entered even if the grant is
+    gone, and again if it is reported again: too much for a period, never too little.
     """
 
     reservation_id: str
@@ -190,9 +194,9 @@ class Settlement:
 class Reservation:
     """One answer of the limiter.
 
-    `granted` weight may be sent from `reply + at_ms - clock_ms` on and not after `asked + at_ms - clock_ms + use_by_ms`, both
-    on the asker's monotonic clock. With nothing granted, `at_ms` (server's clock) is when there will be room if what is under
-    way arrives as expected.
+    `granted` weight may be sent from `replied_s + at_ms - clock_ms` on and not after `asked_s + at_ms - clock_ms + use_by_ms`,
+    both on the asker's own clock (elapsed_s). With nothing granted, `at_ms` (server's clock) is when there will be room if what
+    is under way arrives as expected.
     """
 
     reservation_id: str
@@ -202,10 +206,11 @@ class Reservation:
     use_by_ms: int
     charged_ms: int  # the server's clock at the last moment at which a request of it may arrive
     used: int  # weight live in the main window after this booking
+    open_count: int  # grants of which something is open, after this booking
     is_paused: bool  # nothing is granted to jobs until the connector is resumed
     refused_ms: int  # the server's clock at the exchange's newest refusal; 0: there was none
-    asked_monotonic: float
-    replied_monotonic: float
+    asked_s: float
+    replied_s: float
 
     @property
     def wait_ms(self) -> int:
@@ -213,32 +218,32 @@ class Reservation:
         return max(0, self.at_ms - self.clock_ms)
 
     @property
-    def send_from_monotonic(self) -> float:
+    def send_from_s(self) -> float:
         """No request before this moment."""
-        return self.replied_monotonic + self.wait_ms / 1000
+        return self.replied_s + self.wait_ms / 1000
 
     @property
-    def send_until_monotonic(self) -> float:
+    def send_until_s(self) -> float:
         """No request after this moment; what is left then is given back."""
-        return self.asked_monotonic + (self.wait_ms + self.use_by_ms) / 1000
+        return self.asked_s + (self.wait_ms + self.use_by_ms) / 1000
 
-    def latest_ms(self, monotonic: float) -> int:
+    def latest_ms(self, moment_s: float) -> int:
         """What the server's clock showed at that moment of ours, or more: the grant was decided after we had asked for it.
 
         One ms is added because the server's clock was cut to whole ms.
         """
-        return self.clock_ms + 1 + math.ceil((monotonic - self.asked_monotonic) * 1000)
+        return self.clock_ms + 1 + math.ceil((moment_s - self.asked_s) * 1000)
 
-    def arrived_by_ms(self, monotonic: float) -> int:
+    def arrived_by_ms(self, moment_s: float) -> int:
         """From when a request counts that had arrived at that moment of ours, with room for another member's clock."""
-        return self.latest_ms(monotonic) + SKEW_MS
+        return self.latest_ms(moment_s) + SKEW_MS
 
     def as_of_now(self) -> "Reservation":
         """The same refusal, as the server would say it now."""
-        monotonic = time.monotonic()
-        elapsed_ms = int((monotonic - self.replied_monotonic) * 1000)
-        return replace(self, clock_ms=self.clock_ms + elapsed_ms, asked_monotonic=monotonic, replied_monotonic=monotonic)
+        now_s = elapsed_s()
+        elapsed_ms = int((now_s - self.replied_s) * 1000)
+        return replace(self, clock_ms=self.clock_ms + elapsed_ms, asked_s=now_s, replied_s=now_s)
 
     def is_late(self) -> bool:
         """Whether the grant may no longer be used."""
-        return time.monotonic() > self.send_until_monotonic
+        return elapsed_s() > self.send_until_s

@@ -2,9 +2,9 @@
 
 Looking up the host and the TCP and TLS handshakes can take longer than a grant of weight may be used. So a reservation is made
 when the connection is there and nothing but the sending is left. When the head of an answer is there, whatever it says, the
-request has arrived. A request of which nothing was acknowledged for ANSWER_MS_MAX is given up by the kernel itself, so it
-cannot arrive later, not even after its process was killed. And a peer that sends a byte now and then keeps every single read
-below its time-out; so each read only gets what is left of the answer's time, in its headers too.
+request has arrived. On Linux a request of which nothing was acknowledged for ANSWER_MS_MAX is given up by the kernel
+itself, so it cannot arrive later, not even after its process was killed. And a peer that sends a byte now and then keeps every
+single read below its time-out; so each read only gets what is left of the answer's time, in its headers too.
 """
 
 import socket
@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from http.client import HTTPResponse
 from io import BufferedReader
 from typing import Any, Final, TypeAlias
@@ -20,12 +21,21 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import BaseHTTPResponse
+from urllib3.util import wait_for_read
 
 from shared.domain.rates import ANSWER_MS_MAX
 
-# Called when a request may leave. What it returns, if anything, is called when the answer to it begins.
-OnAnswer: TypeAlias = Callable[[], None]
-BeforeSend: TypeAlias = Callable[[], OnAnswer | None] | None
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """Whom a request's fate is reported to: that its answer has begun, or that it was not sent after all."""
+
+    on_answer: Callable[[], None]
+    on_unsent: Callable[[], None]
+
+
+# Called when a request may leave.
+BeforeSend: TypeAlias = Callable[[], Passage | None] | None
 
 # Linux only (tcp(7)): how long sent data may stay unacknowledged before the kernel drops the connection. Elsewhere the kernel
 # goes on for some minutes after a process was killed.
@@ -44,7 +54,8 @@ _answer_s: ContextVar[float | None] = ContextVar("answer_s", default=None)
 def gate(before_send: BeforeSend, answer_s: float) -> Iterator[None]:
     """Requests inside the block call `before_send` when their connection is up; what it raises comes out of the request.
 
-    What it returns is called when the head of the answer has come. An answer that is not complete `answer_s` seconds after its
+    What it returns hears what has become of the request: the head of its answer has come, or it was not sent, as its kept
+    connection was closed meanwhile. An answer that is not complete `answer_s` seconds after its
     request was sent ends in a time-out.
     """
     asked, bounded = _before_send.set(before_send), _answer_s.set(answer_s)
@@ -87,29 +98,32 @@ class _TimedResponse(HTTPResponse):
 
 class _GatedHTTPConnection(HTTPConnection):
     response_class = _TimedResponse
-    on_answer: OnAnswer | None = None
+    passage: Passage | None = None
 
     def endheaders(self, *args: Any, **options: Any) -> None:
-        self.on_answer = _open_and_ask(self)
+        """The headers are complete and nothing is sent yet: connect if need be, then ask."""
+        is_kept = self.sock is not None
+        if self.sock is None:
+            self.connect()
+        before_send = _before_send.get()
+        self.passage = None if before_send is None else before_send()
+        # It may have waited for its moment meanwhile. On a connection that was used before there is nothing to be read now,
+        # unless the peer has closed it; on a new one TLS may have sent its tickets.
+        if self.passage is not None and is_kept and self.sock is not None and wait_for_read(self.sock, timeout=0):
+            self.close()
+            self.passage.on_unsent()
+            raise ConnectionResetError("the exchange closed the connection while the request waited for its moment")
         super().endheaders(*args, **options)
 
     def getresponse(self) -> BaseHTTPResponse:  # type: ignore[override]
         response = super().getresponse()
-        if self.on_answer is not None:
-            self.on_answer()
+        if self.passage is not None:
+            self.passage.on_answer()
         return response
 
 
 class _GatedHTTPSConnection(_GatedHTTPConnection, HTTPSConnection):
     """The same over TLS: what is not gated is HTTPSConnection's."""
-
-
-def _open_and_ask(connection: HTTPConnection) -> OnAnswer | None:
-    """The headers are complete and nothing is sent yet: connect if need be, then ask."""
-    if connection.sock is None:
-        connection.connect()
-    before_send = _before_send.get()
-    return None if before_send is None else before_send()
 
 
 class _GatedHTTPPool(HTTPConnectionPool):

@@ -7,7 +7,7 @@ import requests
 
 from shared.exchanges.gated_http import GatedAdapter
 
-USER_AGENT: Final = "chandler/0.1.0"
+USER_AGENT: Final = "chandler/0.2.0"
 # Connections kept to one host: as many as four backfills at once have requests under way. Those above it would be opened
 # anew, handshake and all; idle ones cost nothing.
 POOL_SIZE: Final = 64

@@ -16,6 +16,10 @@ COLLECTION: Final = "connectors"
 # What the limiter keeps for itself; not part of what users see or of the audit log.
 _INTERNAL: Final[Document] = {"limiter": 0, "scratch": 0}
 LIST_MAX: Final = 500
+# What a connector's usage is told from.
+_LIMITS: Final = ("rate_limit", "rate_limit_period_ms", "extra_rate_limits")
+_LIMITER: Final = ("limiter.logs", "limiter.unsettled", "limiter.refusal")
+_USAGE: Final[Document] = dict.fromkeys(("status", "blocked_until", *_LIMITS, *_LIMITER), 1)
 
 
 class ConnectorStore:
@@ -100,17 +104,15 @@ class ConnectorStore:
         `caution` is a Caution. `used` is the weight that counts in the window at `now_ms`, main window first. The stored
         `rate_limit_usage` is as of the newest reservation, which may be long ago.
         """
-        limits = (
-            "rate_limit",
-            "rate_limit_period_ms",
-            "extra_rate_limits",
-            "limiter.logs",
-            "limiter.unsettled",
-            "limiter.refusal",
-        )
-        fields = ("status", "blocked_until", *limits)
-        rows = self._collection.find({}, dict.fromkeys(fields, 1)).sort("_id", ASCENDING).limit(LIST_MAX)
+        rows = self._collection.find({}, _USAGE).sort("_id", ASCENDING).limit(LIST_MAX)
         return [_usage_row(row, now_ms) for row in rows]
+
+    def get_usage(self, connector_id: str, now_ms: int) -> Document:
+        """The same of one connector. Raises NotFound."""
+        row = self._collection.find_one({"_id": connector_id}, _USAGE)
+        if row is None:
+            raise NotFound(f"connector {connector_id} does not exist")
+        return _usage_row(row, now_ms)
 
     def update(self, connector_id: str, revision: int | None, changes: Document, session: ClientSession) -> Document:
         """Set fields under an expected revision (None: whatever it is); returns the new document.

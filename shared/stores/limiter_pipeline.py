@@ -1,16 +1,15 @@
 """The limiter's decisions as MongoDB update pipelines: what stores/rate_limits.py sends and the server carries out.
 
-A pipeline is the same for every call; what a call is about are variables (`let`): `ask`, `told`, `late` and others, below.
+A pipeline is the same for every call; what a call is about are variables (`let`): `ask`, `settled`, `late` and others, below.
 
 State, `connectors.limiter`:
 `clock_ms` never goes back. `last_at_ms` is the moment of the newest booking.
 `logs`: what has arrived, one log a window, and one for each window that was taken away less than its period ago: {period_ms,
     entries: [{t, w}], kept_until_ms}. t = last moment at which the weight counts as arriving, one entry a grain.
-`unsettled`: weight that was granted and of which it is not known yet when it arrived: {reservation_id, at, e, t, w}, in the
-    order of booking. It may be sent from `at` on, is expected to have arrived by `e`, cannot arrive after `t`, and counts in
-    every window as if it arrived then.
-`refusal`: what the exchange's refusals have led to: {first_ms, newest_ms, share,
-    careful_until_ms, total, after_total}; block_pipeline.
+`unsettled`: weight that was granted and of which it is not known yet when it arrived: {reservation_id, at, t, w}, in the order
+    of booking. It may be sent from `at` on, cannot arrive after `t`, and counts in every window as if it arrived then.
+`refusal`: what the exchange's refusals have led to: {newest_ms, share, careful_until_ms,
+    total, after_total}; block_pipeline.
 `last`: the answer to the newest call.
 """
 
@@ -59,23 +58,22 @@ def ask_variables(reservation_id: str, ask: Ask, settlements: Sequence[Settlemen
             "want": max(ask.need, ask.want),
             "wait_ms_max": ask.wait_ms_max,
             "charge_ms": ask.charge_ms,
-            "expected_ms": ask.expected_ms,
             "is_for_job": ask.is_for_job,
             "is_live": ask.is_live,
         },
-        **told_variables(settlements),
+        **settlement_variables(settlements),
     }
 
 
-def told_variables(settlements: Sequence[Settlement]) -> Document:
-    """The variables of `settle_pipeline`: `told` of grants that are open, and `late` entries for the logs.
+def settlement_variables(settlements: Sequence[Settlement]) -> Document:
+    """The variables of `settle_pipeline`: `settled` parts of grants that are open, and `late` entries for the logs.
 
     An arrival after its grant's last moment is entered whatever has become of the grant: where it is charged already, that
     charge would end too early.
     """
     late = [each for each in settlements if each.arrived and each.arrived_by_ms > each.charged_ms]
     return {
-        "told": [
+        "settled": [
             {
                 "reservation_id": each.reservation_id,
                 "before": each.before,
@@ -90,14 +88,13 @@ def told_variables(settlements: Sequence[Settlement]) -> Document:
 
 
 def reserve_pipeline() -> Pipeline:
-    """Settle what is told, then book between `need` and `want` at the first moment at which `need` fits into every window.
+    """Settle what is reported, then book between `need` and `want` at the first moment at which `need` fits into every window.
 
     What is under way counts as if it arrived at its last moment.
     """
     booking = {
         "reservation_id": "$$ask.reservation_id",
         "at": "$scratch.offer.at_ms",
-        "e": {"$add": ["$scratch.offer.at_ms", "$$ask.expected_ms"]},
         "t": {"$add": ["$scratch.offer.at_ms", "$$ask.charge_ms"]},
         "w": "$scratch.offer.granted",
     }
@@ -112,6 +109,7 @@ def reserve_pipeline() -> Pipeline:
                     "granted": "$scratch.offer.granted",
                     "at_ms": "$scratch.offer.at_ms",
                     "clock_ms": "$limiter.clock_ms",
+                    "open_count": {"$add": [{"$size": "$limiter.unsettled"}, {"$cond": [has_grant, 1, 0]}]},
                 },
                 "limiter.last_at_ms": {"$cond": [has_grant, "$scratch.offer.at_ms", "$limiter.last_at_ms"]},
                 "limiter.unsettled": {"$concatArrays": ["$limiter.unsettled", {"$cond": [has_grant, [booking], []]}]},
@@ -141,7 +139,7 @@ def _offer() -> Document:
 
 
 def settle_pipeline() -> Pipeline:
-    """Settle what is told, and nothing more."""
+    """Settle what is reported, and nothing more."""
     return [*_opening_stages(), *_closing_stages()]
 
 
@@ -165,32 +163,37 @@ def usage_pipeline() -> Pipeline:
 def block_pipeline() -> Pipeline:
     """The exchange has refused a request that was sent at `sent_ms`: no grant before `wait_ms` from now; `reason` says why.
 
-    A longer block that stands already stays. The first refusal since the last block has ended also halves the share of every
-    limit that is used, and for a period after this block only a few requests may be under way. Other refusals during the block
-    are of requests that were under way with the first. Those that had left after it was told are counted in `after_total`.
+    A longer block that stands already stays. A refusal after the end of the last block is a new one, if its request was sent
+    after the newest refusal: it halves the share of every limit that is used, and for a period after its block only a few
+    requests may be under way. The others were under way with the first. Those that had left after it was written are counted
+    in `after_total`.
     """
     until: Document = {"$max": [_BLOCKED_UNTIL_MS, {"$add": ["$limiter.clock_ms", "$$wait_ms"]}]}
-    is_new: Document = {"$lte": [_BLOCKED_UNTIL_MS, "$limiter.clock_ms"]}
-    is_after: Document = {
-        "$and": [{"$not": [is_new]}, {"$gt": ["$$sent_ms", {"$ifNull": ["$limiter.refusal.first_ms", NO_LIMIT]}]}]
-    }
+    newest: Document = {"$ifNull": ["$limiter.refusal.newest_ms", 0]}
+    is_later: Document = {"$or": [{"$eq": ["$$sent_ms", 0]}, {"$gt": ["$$sent_ms", newest]}]}
+    is_new: Document = {"$and": [is_later, {"$lte": [_BLOCKED_UNTIL_MS, "$limiter.clock_ms"]}]}
+    is_blocked: Document = {"$gt": [_BLOCKED_UNTIL_MS, "$limiter.clock_ms"]}
+    is_after: Document = {"$and": [{"$gt": [newest, 0]}, {"$gt": ["$$sent_ms", newest]}, is_blocked]}
     halved: Document = {"$max": [SHARE_PERMILLE_MIN, {"$floor": {"$divide": ["$scratch.share", 2]}}]}
+    careful_until: Document = {"$ifNull": ["$limiter.refusal.careful_until_ms", 0]}
     careful_ms: Document = {"$min": [CAREFUL_MS_MAX, "$rate_limit_period_ms"]}
     return [
         {"$set": {"limiter.clock_ms": CLOCK}},
-        {"$set": {"scratch.blocked_ms": _BLOCKED_UNTIL_MS}},
-        {"$set": {"scratch.share": _share(), "scratch.is_new": is_new, "scratch.is_after": is_after, "scratch.until": until}},
+        {
+            "$set": {
+                "scratch": {"share": _share(), "is_new": is_new, "is_later": is_later, "is_after": is_after, "until": until}
+            }
+        },
         {
             "$set": {
                 "blocked_until": {"$toDate": "$scratch.until"},
                 "blocked_reason": "$$reason",
                 "limiter.refusal": {
-                    "first_ms": {
-                        "$cond": ["$scratch.is_new", "$limiter.clock_ms", {"$ifNull": ["$limiter.refusal.first_ms", 0]}]
-                    },
-                    "newest_ms": "$limiter.clock_ms",
+                    "newest_ms": {"$cond": ["$scratch.is_later", "$limiter.clock_ms", newest]},
                     "share": {"$toLong": {"$cond": ["$scratch.is_new", halved, "$scratch.share"]}},
-                    "careful_until_ms": {"$toLong": {"$add": ["$scratch.until", careful_ms]}},
+                    "careful_until_ms": {
+                        "$toLong": {"$cond": ["$scratch.is_later", {"$add": ["$scratch.until", careful_ms]}, careful_until]}
+                    },
                     "total": {"$add": [{"$ifNull": ["$limiter.refusal.total", 0]}, 1]},
                     "after_total": {
                         "$add": [{"$ifNull": ["$limiter.refusal.after_total", 0]}, {"$cond": ["$scratch.is_after", 1, 0]}]
@@ -220,8 +223,8 @@ def _careful_weight() -> Document:
 def _opening_stages(limit: Any = "$$window.limit") -> Pipeline:
     """The clock; what has arrived, or cannot arrive any more, moves into the logs; what has left its window goes.
 
-    `limit` is how much of each window may be used. What is told of a grant holds if it is as the teller believes, so that
-    nothing is entered twice.
+    `limit` is how much of each window may be used. A report holds if its grant is as the reporter believes, so that nothing is
+    entered twice.
     """
     is_meant: Document = {
         "$and": [
@@ -229,17 +232,17 @@ def _opening_stages(limit: Any = "$$window.limit") -> Pipeline:
             {"$in": ["$$each.before", [None, "$$grant.w"]]},
         ]
     }
-    told: Document = {"$mergeObjects": ["$$grant", {"$first": filter_array("$$told", "each", is_meant)}]}
+    reported: Document = {"$mergeObjects": ["$$grant", {"$first": filter_array("$$settled", "each", is_meant)}]}
     is_open: Document = {"$and": [{"$gt": ["$$grant.w", 0]}, {"$gt": ["$$grant.t", "$limiter.clock_ms"]}]}
     is_over: Document = {"$and": [{"$gt": ["$$grant.w", 0]}, {"$lte": ["$$grant.t", "$limiter.clock_ms"]}]}
-    fields = {name: f"$$grant.{name}" for name in ("reservation_id", "at", "e", "t", "w")}
+    fields = {name: f"$$grant.{name}" for name in ("reservation_id", "at", "t", "w")}
     arrived = filter_array("$scratch.grants", "grant", {"$gt": ["$$grant.arrived", 0]})
     return [
         {
             "$set": {
                 "limiter.clock_ms": CLOCK,
                 "limiter.last_at_ms": {"$ifNull": ["$limiter.last_at_ms", 0]},
-                "scratch.grants": map_array({"$ifNull": ["$limiter.unsettled", []]}, "grant", told),
+                "scratch.grants": map_array({"$ifNull": ["$limiter.unsettled", []]}, "grant", reported),
             }
         },
         {

@@ -5,7 +5,6 @@ arrived inside that window, and counted until then or longer when that one was c
 is known or has become impossible. See docs/limits.md. The pipelines themselves: stores/limiter_pipeline.py.
 """
 
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ import bson
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReturnDocument
 
+from shared.deadline import elapsed_s
 from shared.domain.connectors import blocked_until_ms
 from shared.domain.rate_forecast import forecast_room_ms
-from shared.domain.rates import Ask, RateWindow, Reservation, Settlement
+from shared.domain.rates import SHARE_PERMILLE_ALL, Ask, RateWindow, Reservation, Settlement
 from shared.errors import ConfigurationError, NotFound
 from shared.stores.database import Database, Document
 from shared.stores.limiter_pipeline import (
@@ -26,7 +26,7 @@ from shared.stores.limiter_pipeline import (
     block_pipeline,
     reserve_pipeline,
     settle_pipeline,
-    told_variables,
+    settlement_variables,
     usage_pipeline,
 )
 
@@ -53,6 +53,11 @@ _STATE: Final[Document] = {
 def initial_limiter() -> Document:
     """The limiter's state of a new connector."""
     return {"clock_ms": 0, "last_at_ms": 0, "logs": [], "unsettled": []}
+
+
+def forgiven_refusal() -> Document:
+    """Fields of a connector whose refusals are not to be heeded any more; what was counted stays."""
+    return {"limiter.refusal.share": SHARE_PERMILLE_ALL, "limiter.refusal.careful_until_ms": 0}
 
 
 def new_reservation_id() -> str:
@@ -86,7 +91,7 @@ class RateLimitStore:
             NotFound: no such connector.
             ConfigurationError: `need` is more than a window ever allows.
         """
-        asked_monotonic = time.monotonic()
+        asked_s = elapsed_s()
         document = self._collection.find_one_and_update(
             {"_id": connector_id},
             _encoded(reserve_pipeline),
@@ -96,7 +101,7 @@ class RateLimitStore:
         )
         if document is None:
             raise NotFound(f"connector {connector_id} does not exist")
-        replied_monotonic = time.monotonic()
+        replied_s = elapsed_s()
         answer = document["limiter"]["last"]
         if answer["at_ms"] is None:
             raise ConfigurationError(
@@ -111,10 +116,11 @@ class RateLimitStore:
             use_by_ms=ask.use_by_ms,
             charged_ms=at_ms + ask.charge_ms,
             used=int(document["rate_limit_usage"]),
+            open_count=int(answer["open_count"]),
             is_paused=ask.is_for_job and document["status"] == "paused",
             refused_ms=_refused_ms(document),
-            asked_monotonic=asked_monotonic,
-            replied_monotonic=replied_monotonic,
+            asked_s=asked_s,
+            replied_s=replied_s,
         )
 
     def _forecast_ms(self, connector_id: str, ask: Ask, clock_ms: int) -> int:
@@ -124,8 +130,9 @@ class RateLimitStore:
         return forecast_room_ms(document, ask, clock_ms)
 
     def settle(self, connector_id: str, settlements: Sequence[Settlement]) -> None:
-        """Tell what has become of grants. What a connector that is gone is told is lost with it."""
-        self._collection.update_one({"_id": connector_id}, _encoded(settle_pipeline), let=told_variables(settlements))
+        """Enter what has become of grants. Of a connector that is gone it is of no interest."""
+        variables = settlement_variables(settlements)
+        self._collection.update_one({"_id": connector_id}, _encoded(settle_pipeline), let=variables)
 
     def block(self, connector_id: str, wait_ms: int, reason: str, sent_ms: int = 0) -> Block:
         """No grant before `wait_ms` from now; a longer block that stands already stays. See block_pipeline.
@@ -153,7 +160,7 @@ class RateLimitStore:
 
     def record_usage(self, connector_id: str, period_ms: int, used: int) -> None:
         """The exchange counts `used` in its window of `period_ms`: add what is more than our own count, never lower ours."""
-        variables = {"period_ms": period_ms, "used": used, **told_variables(())}
+        variables = {"period_ms": period_ms, "used": used, **settlement_variables(())}
         self._collection.update_one({"_id": connector_id}, _encoded(usage_pipeline), let=variables)
 
 

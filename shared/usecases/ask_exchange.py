@@ -12,7 +12,7 @@ from shared.domain.connectors import Connector
 from shared.errors import ExchangeThrottled, RateLimitReached
 from shared.exchanges.catalog import load_spec
 from shared.exchanges.client import ExchangeClient
-from shared.exchanges.gated_http import BeforeSend, OnAnswer
+from shared.exchanges.gated_http import BeforeSend, Passage
 from shared.exchanges.rows import Market
 from shared.usecases.grants import Grants, NoRoom, Refused
 from shared.usecases.instance_limiter import InstanceLimiter
@@ -89,7 +89,7 @@ class ExchangeDesk:
             return self._shelves.setdefault(key, _Shelf())
 
     def _send(self, connector: Connector, weight: int, ask: Callable[..., T]) -> tuple[T, int]:
-        """What the exchange says, and when the grant was made (UTC ms, the database's clock).
+        """What the exchange says, and the time of its answer (UTC ms, the database's clock).
 
         Raises:
             RateLimitReached: no room within WAIT_MS_MAX; nothing was sent.
@@ -102,13 +102,13 @@ class ExchangeDesk:
 
         client = self._open_exchange(connector, lambda: clock.now_ms())
 
-        def before_send() -> OnAnswer:
+        def before_send() -> Passage:
             nonlocal clock, sent_ms
             spent = client.weight_of_next(weight)
             permit = grants.acquire(spent, spent)
-            clock = ServerClock(permit.reservation.clock_ms, permit.reservation.replied_monotonic)
+            clock = ServerClock(permit.reservation.clock_ms, permit.reservation.replied_s)
             sent_ms = clock.now_ms()
-            return partial(grants.note_answer, permit)
+            return Passage(partial(grants.note_answer, permit), partial(grants.note_unsent, permit))
 
         try:
             answer = ask(client, before_send=before_send)

@@ -190,7 +190,8 @@ class Dispatcher:
                 unbegun_count = unbegun.get(connector["_id"], 0)
                 caution = Caution.of(connector, now_ms)
                 windows = caution.usable(booked_windows(connector), weight)
-                room = servable_count(windows, weight, now_ms + WAIT_MS_MAX, unbegun_count, caution.requests_max)
+                left = caution.requests_left(windows[0].unsettled, weight)
+                room = servable_count(windows, weight, now_ms + WAIT_MS_MAX, unbegun_count, left)
                 if room:
                     rooms[connector["_id"]] = room
         return dict(sorted(rooms.items(), key=lambda item: (*places.turn_of(item[0]), item[0])))

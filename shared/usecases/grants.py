@@ -5,12 +5,12 @@ Every question to an exchange, of a run or of a person, passes through here at t
 
 import random
 import threading
-import time
 from dataclasses import dataclass
 from typing import Final
 
+from shared.deadline import elapsed_s
 from shared.domain.connectors import Connector
-from shared.domain.rates import USE_BY_MS, Ask, Reservation, tell_within_ms
+from shared.domain.rates import UNSETTLED_MAX, USE_BY_MS, Ask, Reservation, report_within_ms
 from shared.errors import StorageUnavailable
 from shared.telemetry import event
 from shared.usecases.instance_limiter import InstanceLimiter
@@ -27,7 +27,8 @@ ASK_AGAIN_MS: Final = 100
 ASK_AGAIN_MS_MAX: Final = 400
 # A grant that came too late to be used is given back and asked for again this often, then the request has failed.
 LATE_GRANTS_MAX: Final = 3
-# In a window that is so full, what a run leaves behind is told at its end: the instance may be idle afterwards.
+# Where so much of the main window is used, or so many of the grants that can be open are, a run's end is reported at once: the
+# instance may be idle afterwards.
 FULL_SHARE: Final = 0.5
 
 
@@ -85,7 +86,7 @@ class Grants:
         self._wait_ms_max = wait_ms_max
         self._is_for_job = is_for_job
         self._is_live = is_live
-        self._tell_within_ms = tell_within_ms(connector.windows)
+        self._report_within_ms = report_within_ms(connector.windows)
         # Two locks: an answer that comes while somebody waits for weight is noted when it comes.
         self._asking = threading.Lock()
         self._noting = threading.Lock()
@@ -122,21 +123,26 @@ class Grants:
         if is_refused:
             raise Refused(NoRoom(reservation.at_ms, reservation.wait_ms))
         raise StorageUnavailable(
-            f"{LATE_GRANTS_MAX} grants came later than their use-by of {USE_BY_MS} ms: MongoDB answers too slowly "
-            f"for the limit of connector {self._connector.connector_id}"
+            f"{LATE_GRANTS_MAX} grants in a row could not be used, the last because it came later than its use-by of "
+            f"{USE_BY_MS} ms: MongoDB answers too slowly for the limit of connector {self._connector.connector_id}"
         )
 
     def note_answer(self, permit: Permit) -> None:
         """The exchange has begun to answer the request that was sent by this permit."""
-        self._limiter.note_arrived(self._connector.connector_id, permit.reservation, permit.weight, self._tell_within_ms)
+        self._limiter.note_arrived(self._connector.connector_id, permit.reservation, permit.weight, self._report_within_ms)
+
+    def note_unsent(self, permit: Permit) -> None:
+        """The request was not sent after all: its weight is free again."""
+        self._limiter.note_returned(self._connector.connector_id, permit.reservation, permit.weight)
 
     def close(self) -> None:
-        """Nothing more is sent, and no answer is waited for; who still asks is refused."""
+        """Nothing more is sent, and no answer is waited for. A request that still waits for its moment is refused."""
         self._closed.set()
         self._give_back()
         newest = self._newest
-        if newest is not None and newest.used >= FULL_SHARE * self._connector.windows[0].limit:
-            self._limiter.tell_now(self._connector.connector_id)
+        is_full = newest is not None and newest.used >= FULL_SHARE * self._connector.windows[0].limit
+        if is_full or (newest is not None and newest.open_count >= FULL_SHARE * UNSETTLED_MAX):
+            self._limiter.report_now(self._connector.connector_id)
 
     def _hold(self, weight: int, want: int) -> Reservation:
         """A grant of which so much is left: the one at hand, or a new one."""
@@ -154,7 +160,7 @@ class Grants:
 
     def _wait_for(self, reservation: Reservation) -> None:
         """Until the grant's moment; then look whether the exchange has refused somebody else meanwhile."""
-        pause_s = reservation.send_from_monotonic - time.monotonic()
+        pause_s = reservation.send_from_s - elapsed_s()
         if pause_s > 0:
             self.waited_ms += int(pause_s * 1000)
             self._closed.wait(pause_s)
@@ -174,7 +180,7 @@ class Grants:
     def _reserve(self, weight: int, want: int) -> Reservation:
         """Ask the limiter until there is room within what is left of `wait_ms_max`, or there will be none."""
         ahead_ms_max = self._wait_ms_max if self._is_live else min(AHEAD_MS_MAX, self._wait_ms_max)
-        give_up_at = time.monotonic() + self._wait_ms_max / 1000
+        give_up_at = elapsed_s() + self._wait_ms_max / 1000
         left_ms, again_ms = self._wait_ms_max, ASK_AGAIN_MS
         while True:
             if self._closed.is_set():
@@ -184,7 +190,7 @@ class Grants:
             pause_ms = max(again_ms, reservation.wait_ms - ask.wait_ms_max) + random.randint(1, ASK_APART_MS)
             again_ms = min(ASK_AGAIN_MS_MAX, 2 * again_ms)
             # In whole steps: runs that ask on the same terms are answered together.
-            left_ms = int((give_up_at - time.monotonic()) * 1000) - pause_ms
+            left_ms = int((give_up_at - elapsed_s()) * 1000) - pause_ms
             left_ms -= left_ms % ASK_AGAIN_MS
             if reservation.granted or reservation.is_paused or left_ms < 0:
                 break

@@ -8,7 +8,6 @@ from pymongo.client_session import ClientSession
 
 from shared.domain.connectors import CONNECTOR_ID_PATTERN, ConnectorStatus, windows_of
 from shared.domain.jobs import to_datetime
-from shared.domain.rates import SHARE_PERMILLE_ALL
 from shared.errors import Conflict, InvalidRequest
 from shared.exchanges.catalog import load_spec
 from shared.exchanges.spec import ExchangeSpec
@@ -17,7 +16,7 @@ from shared.stores.connector_holds import ConnectorHolds
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document
 from shared.stores.jobs import JobStore
-from shared.stores.rate_limits import initial_limiter, windows_document
+from shared.stores.rate_limits import forgiven_refusal, initial_limiter, windows_document
 from shared.usecases.check_base_url import check_base_url
 from shared.usecases.record_changes import Author, record_change
 from shared.usecases.run_endings import PAUSED_CONNECTOR_MS
@@ -154,8 +153,7 @@ class ConnectorManager:
                 "blocked_until": None,
                 "blocked_reason": None,
                 "unblocked_at": to_datetime(now_ms),
-                "limiter.refusal.share": SHARE_PERMILLE_ALL,
-                "limiter.refusal.careful_until_ms": 0,
+                **forgiven_refusal(),
             }
             after = self.connectors.update(connector_id, None, ended, session)
             self._record(author, "unblock", connector_id, before, after, session)

@@ -245,7 +245,7 @@ class _Run:
         """The run's last pages, in the transaction that also ends it."""
         if self._fetcher is not None:
             self._fetcher.stop_ahead()
-            # Nothing more is asked for. Told later, it would find the grant charged whole already.
+            # Nothing more is asked for: what is left of its grants is free for others while this is stored.
             self._fetcher.sender.grants.close()
         change, settled = self._plan_change(pages)
         ending = self._endings.after_page(pages[-1], connector, self._clock.now_ms())

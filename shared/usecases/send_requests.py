@@ -16,10 +16,10 @@ from shared.domain.rates import batch_ms
 from shared.domain.windows import Window
 from shared.errors import ExchangeThrottled, PlatformError, Retry
 from shared.exchanges.client import ExchangeClient
-from shared.exchanges.gated_http import OnAnswer
+from shared.exchanges.gated_http import Passage
 from shared.exchanges.pages import FetchedPage
 from shared.telemetry import event
-from shared.usecases.grants import Grants, Refusal, Refused
+from shared.usecases.grants import Grants, Permit, Refusal, Refused
 from shared.usecases.instance_limiter import InstanceLimiter
 
 OpenExchange: TypeAlias = Callable[[Connector, Callable[[], int]], ExchangeClient]
@@ -115,17 +115,18 @@ class RequestSender:
         timeframe = self.job.timeframe
         sent_ms: int | None = None
 
-        def before_send() -> OnAnswer:
+        def before_send() -> Passage:
             nonlocal began, sent_ms
             weight = self.client.weight(timeframe.name, timeframe.count(window.start_ms, window.end_ms))
             with in_turn():
                 permit = self.grants.acquire(weight, weight * self._pages_in_time(pages_left))
             began, sent_ms = time.monotonic(), self.clock.now_ms()
-            with self._lock:
-                self.totals.wait_ms = self.grants.waited_ms
-                self.totals.requests += 1
-                self.totals.weight += weight
-            return partial(self.grants.note_answer, permit)
+            self._count(1, weight)
+            return Passage(partial(self.grants.note_answer, permit), partial(take_back, permit))
+
+        def take_back(permit: Permit) -> None:
+            self._count(-1, -permit.weight)
+            self.grants.note_unsent(permit)
 
         try:
             fetched = self.client.fetch_ohlcv(
@@ -139,6 +140,12 @@ class RequestSender:
                 self._page_ms = 0.5 * self._page_ms + 0.5 * (time.monotonic() - began) * 1000
             self._note_usage(fetched)
         return Answer(fetched, sent_ms)
+
+    def _count(self, requests: int, weight: int) -> None:
+        with self._lock:
+            self.totals.wait_ms = self.grants.waited_ms
+            self.totals.requests += requests
+            self.totals.weight += weight
 
     def _pages_in_time(self, pages_left: int) -> int:
         """How many of the pages that are left can be sent under one grant."""

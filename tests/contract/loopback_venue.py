@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import socket
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -42,6 +43,19 @@ class Venue(ThreadingHTTPServer):
         self.agents: list[str | None] = []
         self.reply = Reply()
         self.stopped = threading.Event()
+        self._connections: list[socket.socket] = []
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        accepted, address = super().get_request()
+        self._connections.append(accepted)
+        return accepted, address
+
+    def close_connections(self) -> None:
+        """As an exchange does with those that have been idle; returns when its peers can know."""
+        for each in self._connections:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        self._connections.clear()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that hangs up early is what some tests are about."""

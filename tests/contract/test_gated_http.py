@@ -10,7 +10,7 @@ import pytest
 
 from shared.domain.rates import ANSWER_MS_MAX
 from shared.errors import ExchangeError, ExchangeUnavailable
-from shared.exchanges.gated_http import USER_TIMEOUT, OnAnswer
+from shared.exchanges.gated_http import USER_TIMEOUT, Passage
 from shared.exchanges.http_session import open_session
 from tests.contract.conftest import Connect
 from tests.contract.loopback_venue import START_MS, Venue, page_of
@@ -22,9 +22,9 @@ Order = list[str]
 def noting(order: Order) -> Any:
     """A gate that notes when it is passed and when the answer begins."""
 
-    def before_send() -> OnAnswer:
+    def before_send() -> Passage:
         order.append("may leave")
-        return lambda: order.append("answered")
+        return Passage(lambda: order.append("answered"), lambda: order.append("not sent"))
 
     return before_send
 
@@ -71,6 +71,28 @@ def test_each_request_of_a_question_is_answered_for_itself(venue: Venue, connect
     assert order == ["may leave", "answered"] * 3
     client.ping()
     assert len(order) == 6, "the gate of an earlier request is not asked again"
+
+
+def test_a_kept_connection_that_is_closed_while_a_request_waits_for_its_moment_has_sent_nothing(
+    venue: Venue, connect: Connect
+) -> None:
+    """Exchanges close idle connections; the weight of what was never sent is given back."""
+    venue.says({})
+    client = connect()
+    client.ping()
+    asked = len(venue.asked)
+    order: Order = []
+
+    def wait_until_closed() -> Passage:
+        venue.close_connections()
+        return noting(order)()
+
+    with pytest.raises(ExchangeUnavailable, match="closed the connection while the request waited"):
+        client.ping(before_send=wait_until_closed)
+    assert order == ["may leave", "not sent"]
+    assert len(venue.asked) == asked
+    client.ping(before_send=noting(order))
+    assert order == ["may leave", "not sent", "may leave", "answered"]
 
 
 @pytest.mark.skipif(USER_TIMEOUT is None, reason="the option is Linux's")

@@ -102,8 +102,8 @@ def test_a_share_may_be_used_no_longer_than_the_grant(platform: Platform) -> Non
     by_id = {reservation.reservation_id: reservation for reservation in reservations}
     for reservation in reservations:
         same = by_id[reservation.reservation_id]
-        assert began <= reservation.asked_monotonic == same.asked_monotonic <= reservation.replied_monotonic
-        assert reservation.send_until_monotonic == same.send_until_monotonic
+        assert began <= reservation.asked_s == same.asked_s <= reservation.replied_s
+        assert reservation.send_until_s == same.send_until_s
 
 
 def test_each_share_is_settled_by_itself(platform: Platform) -> None:

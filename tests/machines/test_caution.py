@@ -4,7 +4,14 @@ from typing import Final
 
 import pytest
 
-from shared.domain.rates import CAREFUL_REQUESTS, RECOVERY_MS, SHARE_PERMILLE_ALL, SHARE_PERMILLE_MIN, Reservation
+from shared.domain.rates import (
+    CAREFUL_REQUESTS,
+    EXPECTED_ANSWER_MS,
+    RECOVERY_MS,
+    SHARE_PERMILLE_ALL,
+    SHARE_PERMILLE_MIN,
+    Reservation,
+)
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector
@@ -77,14 +84,14 @@ def test_for_a_period_after_a_block_few_requests_may_be_under_way(platform: Plat
     at(platform, BLOCK_MS)
 
     def ask() -> Reservation:
-        return platform.limits.reserve("binance", make_ask(need, 100, 1_000, PERIOD_MS, expected_ms=50))
+        return platform.limits.reserve("binance", make_ask(need, 100, 1_000, PERIOD_MS))
 
     first = ask()
     assert first.granted == CAREFUL_REQUESTS * need
     refused = ask()
     assert refused.granted == 0
     # Asked again when an answer is expected, and not when the window has room.
-    assert refused.at_ms == AHEAD_MS + BLOCK_MS + 50
+    assert refused.at_ms == AHEAD_MS + BLOCK_MS + EXPECTED_ANSWER_MS
     platform.limits.settle("binance", [settled(first, need, AHEAD_MS + BLOCK_MS, returned=0)])
     assert ask().granted == need
     at(platform, CALM_MS - 1)
@@ -102,17 +109,35 @@ def test_one_request_is_always_possible(platform: Platform) -> None:
     assert platform.limits.reserve("binance", make_ask(need=2)).granted == 2
 
 
-def test_what_had_left_after_a_refusal_was_told_is_counted(platform: Platform, connector: str) -> None:
+def test_what_had_left_after_a_refusal_was_known_is_counted(platform: Platform, connector: str) -> None:
     refuse(platform, 0, sent_ms=AHEAD_MS - 50)
     refuse(platform, 100, sent_ms=AHEAD_MS - 10)
     refuse(platform, 200, sent_ms=AHEAD_MS + 1)
     refuse(platform, 300)
     # A new one, after the block, begins anew.
-    refuse(platform, 300 + BLOCK_MS, sent_ms=AHEAD_MS + 250 + BLOCK_MS)
+    refuse(platform, 300 + BLOCK_MS, sent_ms=AHEAD_MS + 300 + BLOCK_MS)
     refusal = limiter_of(platform)["refusal"]
     assert (refusal["total"], refusal["after_total"]) == (5, 1)
     (row,) = platform.connectors.list_usage(AHEAD_MS)
     assert (row["caution"].refused_total, row["caution"].after_total) == (5, 1)
+
+
+def test_what_was_under_way_with_the_first_and_is_refused_after_a_short_block_is_no_new_refusal(
+    platform: Platform, connector: str
+) -> None:
+    """An answer may take longer than the exchange wants us to wait."""
+    refuse(platform, 0, sent_ms=AHEAD_MS - 100)
+    refuse(platform, BLOCK_MS + 100, sent_ms=AHEAD_MS - 90)
+    refuse(platform, 2 * BLOCK_MS + 200, sent_ms=AHEAD_MS - 80)
+    refusal = limiter_of(platform)["refusal"]
+    assert (refusal["total"], refusal["after_total"], refusal["newest_ms"]) == (3, 0, AHEAD_MS)
+    assert refusal["careful_until_ms"] == AHEAD_MS + CALM_MS
+    # All of them are heeded for as long as they say.
+    at(platform, 3 * BLOCK_MS + 199)
+    assert take_all(platform) == 0
+    at(platform, CALM_MS)
+    (row,) = platform.connectors.list_usage(AHEAD_MS + CALM_MS)
+    assert 500 < row["caution"].share_permille < 600
 
 
 def test_the_caution_that_is_shown_is_the_one_that_is_kept(platform: Platform, connector: str) -> None:
@@ -135,11 +160,16 @@ def test_who_ends_a_block_ends_all_of_it(platform: Platform, connector: str) -> 
     assert take_all(platform) == LIMIT
 
 
-def test_nobody_has_to_be_careful_before_anything_was_refused(platform: Platform) -> None:
-    """A connector that is blocked for another reason, as one made again is."""
-    add_connector(platform, windows=[(LIMIT, PERIOD_MS)])
-    platform.connector_manager.delete("binance", None, Author("me", "admin", "test"))
-    made = platform.connector_manager.create("binance", "binance", {}, Author("me", "admin", "test"))
-    assert made["blocked_until"] is None
-    (row,) = platform.connectors.list_usage(AHEAD_MS)
+def test_a_connector_that_is_blocked_for_another_reason_is_not_careful(platform: Platform, connector: str) -> None:
+    """One that is made again waits for what was sent before."""
+    author = Author("me", "admin", "test")
+    platform.limits.reserve("binance", make_ask(use_by_ms=600_000))
+    platform.connector_manager.delete("binance", None, author)
+    made = platform.connector_manager.create("binance", "binance", {}, author)
+    assert made["blocked_until"] is not None
+    now_ms = platform.database.server_now_ms()
+    (row,) = platform.connectors.list_usage(now_ms)
     assert (row["caution"].share_permille, row["caution"].requests_max) == (SHARE_PERMILLE_ALL, None)
+    # The first refusal there is a new one, though it comes during that block.
+    platform.limits.block("binance", BLOCK_MS, "429", now_ms)
+    assert limiter_of(platform)["refusal"]["after_total"] == 0

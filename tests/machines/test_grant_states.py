@@ -57,10 +57,10 @@ def tell_late(platform: Platform, grant: Reservation) -> None:
 
 
 GRANT_MOVES: Final[dict[str, Callable[[Platform, Reservation], object]]] = {
-    "a part of it is told": tell_part,
-    "the rest of it is told": tell_rest,
+    "a part of it is reported": tell_part,
+    "the rest of it is reported": tell_rest,
     "its last moment passes": lambda platform, grant: pass_to(platform, grant.charged_ms),
-    "an arrival after its last moment is told": tell_late,
+    "an arrival after its last moment is reported": tell_late,
     # A minute's window, as WIDE has it. What is charged counts to the end of its grain.
     "its period passes": lambda platform, grant: pass_to(platform, grant.charged_ms + MINUTE_MS + grain_ms(MINUTE_MS)),
 }
@@ -90,8 +90,8 @@ def test_a_grant_moves_as_drawn_and_in_no_other_way(scene: Platform, state: str,
     before = logged(scene)
     GRANT_MOVES[move](scene, grant)
     assert grant_state(scene, grant) == GRANT.get((state, move), state)
-    if state != "unsettled" and "told" in move:
-        assert logged(scene) == before, "what is told again, or too late, moves nothing"
+    if state != "unsettled" and "reported" in move:
+        assert logged(scene) == before, "what is reported again, or too late, moves nothing"
 
 
 @pytest.mark.parametrize("state", GRANT_STATES)
@@ -111,6 +111,6 @@ def test_a_grant_counts_as_the_table_says(scene: Platform, state: str) -> None:
     open_ones = [(each["t"], each["w"]) for each in limiter_of(scene)["unsettled"]]
     kept = {"`limiter.unsettled`": open_ones, "`limiter.logs`": logged(scene)}[kept_in.split(",")[0]]
     at_ms, kept_weight = next(entry for entry in kept if entry[1] >= SENT)
-    assert kept_weight // 1_000 * 1_000 == {"what is not told": GRANTED, "what has arrived": SENT}[weight]
+    assert kept_weight // 1_000 * 1_000 == {"what is not reported": GRANTED, "what has arrived": SENT}[weight]
     counted_ms = {"its last moment": grant.charged_ms, "the answer": grant.at_ms}[since]
     assert at_ms == (counted_ms if state == "unsettled" else grain_end_ms(counted_ms, MINUTE_MS))

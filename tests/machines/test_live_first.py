@@ -72,7 +72,7 @@ class Scene:
     def ask(self, now_ms: int, want: int, ahead_ms: int, *, is_live: bool) -> tuple[int, int]:
         """What is granted, and when it has gone, or when its asker comes again."""
         set_clock(self.platform, AHEAD_MS + now_ms)
-        ask = make_ask(1, want, ahead_ms, USE_BY_MS, IN_DOUBT_MS, expected_ms=ANSWER_MS, is_live=is_live)
+        ask = make_ask(1, want, ahead_ms, USE_BY_MS, IN_DOUBT_MS, is_live=is_live)
         grant = self.platform.limits.reserve("binance", ask)
         if not grant.granted:
             return 0, max(ASK_AGAIN_MS, grant.wait_ms - ahead_ms) + self.rng.randint(1, 10)

@@ -10,6 +10,7 @@ import pytest
 from pymongo import MongoClient
 
 from local_emulator.simulator.process import start_simulator
+from shared.deadline import elapsed_s
 from shared.domain.jobs import to_ms
 from shared.domain.rates import LOOK_AGAIN_MS
 from shared.domain.timeframes import MINUTE_MS
@@ -20,7 +21,7 @@ from shared.usecases.instance_limiter import InstanceLimiter
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_once
-from tests.limits import limiter_of, unsettled
+from tests.limits import limiter_of, make_ask, unsettled
 from tests.waiting import wait_until
 
 LIMIT_S: Final = 60.0
@@ -67,9 +68,10 @@ def test_an_instance_that_has_not_heard_of_it_looks_before_it_sends_later_than_a
     refused_instance, other_instance = InstanceLimiter(platform.limits), InstanceLimiter(platform.limits)
     grants = make_grants(platform, other_instance)
     permit = grants.acquire(1, 10)
-    until_ms = refused_instance.block("binance", 30_000, "429")
-    heard = permit.reservation.replied_monotonic
-    wait_until(lambda: time.monotonic() > heard + LOOK_AGAIN_MS / 1000)
+    refused_instance.block("binance", 30_000, "429")
+    until_ms = blocked_until_ms(platform)
+    heard = permit.reservation.replied_s
+    wait_until(lambda: elapsed_s() > heard + LOOK_AGAIN_MS / 1000)
     with pytest.raises(Refused) as refused:
         grants.acquire(1, 10)
     assert isinstance(refused.value.refusal, NoRoom)
@@ -90,7 +92,8 @@ def test_nothing_is_sent_that_waits_for_its_moment_when_the_refusal_comes(platfo
         with ThreadPoolExecutor(1) as pool:
             asked = pool.submit(waiting.acquire, 1, 1)
             wait_until(lambda asked=asked: asked.done() or limiter_of(platform).get("last", {}).get("granted") == 1)
-            until_ms = other.block("binance", 120_000, "418")
+            other.block("binance", 120_000, "418")
+            until_ms = blocked_until_ms(platform)
             is_in_time = not asked.done()
             error = asked.exception(LIMIT_S)
         if is_in_time:
@@ -113,6 +116,19 @@ def test_a_grant_that_was_made_before_a_refusal_is_void_whenever_the_instance_he
         other_run.acquire(1, 1)
     with pytest.raises(Refused):
         holder.acquire(1, 1)
+
+
+def test_each_refusal_is_counted_once_however_many_runs_ask_meanwhile(platform: Platform) -> None:
+    add_connector(platform, windows=WIDE)
+    limiter = InstanceLimiter(platform.limits)
+    with ThreadPoolExecutor(12) as pool:
+        for _ in range(4):
+            asks = [pool.submit(limiter.reserve, "binance", make_ask()) for _ in range(4)]
+            refused = pool.submit(limiter.block, "binance", 600_000, "429")
+            asks += [pool.submit(limiter.reserve, "binance", make_ask()) for _ in range(4)]
+            for each in (*asks, refused):
+                each.result(LIMIT_S)
+    assert limiter_of(platform)["refusal"]["total"] == 4
 
 
 # --- and not forgotten

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pymongo import MongoClient
 
-from shared.domain.rates import IN_DOUBT_MS, SKEW_MS, USE_BY_MS, Reservation
+from shared.deadline import elapsed_s
+from shared.domain.rates import EXPECTED_ANSWER_MS, IN_DOUBT_MS, SKEW_MS, UNSETTLED_MAX, USE_BY_MS, Reservation
 from shared.errors import StorageUnavailable
 from shared.stores.database import storage_errors
 from shared.stores.rate_limits import RateLimitStore
@@ -35,8 +36,8 @@ def limiter(limits: RateLimitStore) -> InstanceLimiter:
     return InstanceLimiter(limits)
 
 
-def reserve(limits: RateLimitStore, want: int, *, told: Any = (), need: int = 1, use_by_ms: int = 5_000) -> Reservation:
-    return limits.reserve("binance", make_ask(need, want, use_by_ms=use_by_ms), told)
+def reserve(limits: RateLimitStore, want: int, *, reported: Any = (), need: int = 1, use_by_ms: int = 5_000) -> Reservation:
+    return limits.reserve("binance", make_ask(need, want, use_by_ms=use_by_ms), reported)
 
 
 def grants_of(platform: Platform, limiter: InstanceLimiter, wait_ms_max: int = 0) -> Grants:
@@ -49,15 +50,15 @@ def grants_of(platform: Platform, limiter: InstanceLimiter, wait_ms_max: int = 0
 def test_what_was_not_sent_is_free_again_but_only_once(platform: Platform, limits: RateLimitStore) -> None:
     grant = reserve(limits, 10)
     told = settled(grant, 4, grant.at_ms)
-    assert reserve(limits, 10, told=[told]).granted == 6
+    assert reserve(limits, 10, reported=[told]).granted == 6
     for _ in range(3):
-        assert reserve(limits, 10, told=[told]).granted == 0
+        assert reserve(limits, 10, reported=[told]).granted == 0
     assert booked(platform) == 10
 
 
 def test_a_denied_call_settles_too(limits: RateLimitStore) -> None:
     grant = reserve(limits, 10)
-    assert reserve(limits, 2, need=2, told=[settled(grant, 9, grant.at_ms)]).granted == 0
+    assert reserve(limits, 2, need=2, reported=[settled(grant, 9, grant.at_ms)]).granted == 0
     assert reserve(limits, 2).granted == 1
 
 
@@ -83,8 +84,9 @@ def test_a_grant_is_settled_part_by_part(platform: Platform, limits: RateLimitSt
 
 def test_what_was_sent_counts_from_its_arrival_and_not_from_its_last_moment(limits: RateLimitStore) -> None:
     grant = reserve(limits, 10, use_by_ms=20_000)
-    assert reserve(limits, 1).at_ms == grant.at_ms + 20_000 + MINUTE_MS
-    arrived_by_ms = grant.latest_ms(time.monotonic())
+    # Foretold for an answer as they usually come.
+    assert reserve(limits, 1).at_ms == grant.at_ms + EXPECTED_ANSWER_MS + MINUTE_MS
+    arrived_by_ms = grant.latest_ms(elapsed_s())
     limits.settle("binance", [settled(grant, 10, arrived_by_ms)])
     assert reserve(limits, 1).at_ms == grain_end_ms(arrived_by_ms, MINUTE_MS) + MINUTE_MS
 
@@ -223,6 +225,55 @@ def test_what_could_not_be_told_is_told_again_and_counts_once(
     assert booked(platform) == 4
 
 
+def test_a_question_that_failed_is_reported_without_another_one(
+    platform: Platform, limiter: InstanceLimiter, mongo_client: MongoClient[dict[str, Any]], database_name: str
+) -> None:
+    """What was booked for it nobody holds, and its process may have nothing more to ask."""
+    failing = {
+        "failCommands": ["findAndModify"],
+        "namespace": f"{database_name}.connectors",
+        "writeConcernError": {"code": MAX_TIME_EXPIRED, "errmsg": "the majority did not answer in time"},
+    }
+    mongo_client.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=failing)
+    with pytest.raises(StorageUnavailable), storage_errors():
+        limiter.reserve("binance", make_ask(want=8, use_by_ms=600_000))
+    assert sum(unsettled(platform).values()) == 8
+    wait_until(lambda: not unsettled(platform))
+
+
+def test_what_is_given_back_while_a_report_is_on_its_way_does_not_wait_for_an_arrivals_time(
+    platform: Platform, limiter: InstanceLimiter
+) -> None:
+    """That is five seconds in a window of a minute; here as long as the test may take at all."""
+    reservation = limiter.reserve("binance", make_ask(want=10, use_by_ms=3_600_000))
+    limiter.note_arrived("binance", reservation, 1, 3_600_000)
+    with ThreadPoolExecutor(1) as pool, platform.database.open_session() as session:
+        session.start_transaction()
+        platform.connectors.get_to_edit("binance", session)
+        asked = pool.submit(limiter.reserve, "binance", make_ask(need=10))
+        known = limiter._known["binance"]
+        wait_until(lambda: not known.grants.has_news)
+        limiter.note_returned("binance", reservation, 9)
+        # Until its own time has passed, with nothing to be taken along.
+        wait_until(lambda: not limiter._reporter._due)
+        session.abort_transaction()
+        asked.result(60)
+    wait_until(lambda: not unsettled(platform), limit_s=30)
+
+
+def test_a_run_that_ends_where_many_grants_are_open_reports_at_once(platform: Platform, limits: RateLimitStore) -> None:
+    """However little weight that is: so many instances may have ended a run."""
+    set_fields(platform, rate_limit=100_000)
+    for _ in range(UNSETTLED_MAX // 2):
+        reserve(limits, 1, use_by_ms=3_600_000)
+    limiter = InstanceLimiter(limits)
+    grants = grants_of(platform, limiter)
+    permit = grants.acquire(1, 1)
+    grants.note_answer(permit)
+    grants.close()
+    wait_until(lambda: permit.reservation.reservation_id not in unsettled(platform), limit_s=4.0)
+
+
 def test_a_request_that_waits_for_its_moment_is_not_sent_once_its_run_has_ended(platform: Platform) -> None:
     """Its weight is given back, and others may have sent in its place."""
     add_connector(platform, windows=[(1, 2_000)])
@@ -241,7 +292,7 @@ def test_a_request_that_waits_for_its_moment_is_not_sent_once_its_run_has_ended(
 def test_a_run_that_ends_while_it_waits_for_room_books_nothing(platform: Platform) -> None:
     """There is room half a second later, and it would be nobody's."""
     connector_id = add_connector(platform, "kraken", windows=[(10, 900)])
-    platform.limits.reserve(connector_id, make_ask(10, 10, use_by_ms=0, expected_ms=0))
+    platform.limits.reserve(connector_id, make_ask(10, 10, use_by_ms=0))
     connector = platform.connectors.get_connector(connector_id)
     backfill = Grants(InstanceLimiter(platform.limits), connector, 60_000, is_live=False)
     with ThreadPoolExecutor(1) as pool:
@@ -250,8 +301,8 @@ def test_a_run_that_ends_while_it_waits_for_room_books_nothing(platform: Platfor
         backfill.close()
         with pytest.raises(Refused):
             waiting.result(20)
-    limiter = limiter_of(platform, connector_id)
-    assert sum(grant["w"] for grant in limiter["unsettled"]) <= 10
+    # When the window has emptied, all of it is there for others.
+    wait_until(lambda: platform.limits.reserve(connector_id, make_ask(10, 10, use_by_ms=0)).granted == 10)
 
 
 # --- denials
@@ -307,3 +358,25 @@ def test_a_denial_does_not_outlast_what_others_give_back(platform: Platform, lim
         except Refused:
             continue
     raise AssertionError("a minute's denial is remembered although there is room")
+
+
+def test_a_patient_question_is_not_refused_by_an_impatient_ones_denial(platform: Platform) -> None:
+    connector_id = add_connector(platform, windows=[(1, 5_000)])
+    connector = platform.connectors.get_connector(connector_id)
+    limiter = InstanceLimiter(platform.limits)
+    first = limiter.reserve(connector_id, make_ask(use_by_ms=0))
+    assert limiter.reserve(connector_id, make_ask(wait_ms_max=0), connector.version).granted == 0
+    assert limiter.reserve(connector_id, make_ask(wait_ms_max=600_000), connector.version).granted == 1
+    assert first.granted == 1
+
+
+def test_a_denial_does_not_outlast_the_processs_own_report(platform: Platform, limits: RateLimitStore) -> None:
+    connector = platform.connectors.get_connector("binance")
+    limiter = InstanceLimiter(limits)
+    held = limiter.reserve("binance", make_ask(want=10, use_by_ms=3_600_000), connector.version)
+    assert limiter.reserve("binance", make_ask(), connector.version).granted == 0
+    limiter.note_returned("binance", held, 10)
+    # Reports by itself, and returns when that is done.
+    limiter.close()
+    assert not unsettled(platform)
+    assert limiter.reserve("binance", make_ask(want=10), connector.version).granted == 10

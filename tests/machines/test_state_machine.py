@@ -5,7 +5,6 @@ of state and move has to be refused or to change nothing. Grants: test_grant_sta
 """
 
 import re
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
@@ -13,13 +12,14 @@ from typing import Final
 import pytest
 
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
-from shared.deadline import Deadline
+from shared.deadline import Deadline, elapsed_s
 from shared.domain.jobs import JobStatus, RunOutcome, to_datetime, to_ms
 from shared.domain.rates import Reservation
 from shared.domain.timeframes import MINUTE_MS
 from shared.errors import LeaseLost, RequestRejected
 from shared.stores.job_leases import Claim, DueJob
 from shared.usecases.grants import LATE_GRANTS_MAX
+from shared.usecases.instance_limiter import InstanceLimiter
 from shared.usecases.manage_jobs import JobChanges, NewJob
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
@@ -284,15 +284,15 @@ def reservation_state(reservation: Reservation) -> str:
         return "refused"
     if reservation.is_late():
         return "late"
-    return "booked" if time.monotonic() < reservation.send_from_monotonic else "usable"
+    return "booked" if elapsed_s() < reservation.send_from_s else "usable"
 
 
 def aged(reservation: Reservation, ms: float) -> Reservation:
     """As it is so much later."""
     return replace(
         reservation,
-        asked_monotonic=reservation.asked_monotonic - ms / 1000,
-        replied_monotonic=reservation.replied_monotonic - ms / 1000,
+        asked_s=reservation.asked_s - ms / 1000,
+        replied_s=reservation.replied_s - ms / 1000,
     )
 
 
@@ -310,6 +310,12 @@ def test_the_drawn_reservation_has_the_states_that_the_answers_can_be_in(scene: 
         assert reservation_state(aged(reservation, 10 * too_long)) == "late", "for ever"
     for later_ms in (0, refused.wait_ms, 10 * refused.wait_ms):
         assert reservation_state(aged(refused, later_ms)) == "refused", "a refusal never becomes a grant"
+    limiter = InstanceLimiter(scene.limits)
+    assert not limiter.is_refused_since("binance", usable)
+    limiter.block("binance", 60_000, "429")
+    for before, reservation in (("usable", usable), ("booked", booked)):
+        is_void = limiter.is_refused_since("binance", reservation)
+        assert is_void == (RESERVATION[before, "the exchange has refused a request since"] == "void")
     states = {state for (before, _), after in RESERVATION.items() for state in (before, after)}
-    assert states == {ABSENT, "refused", "booked", "usable", "late", "sent"}
+    assert states == {ABSENT, "refused", "booked", "usable", "late", "void", "sent"}
     assert f"given back and asked again, {LATE_GRANTS_MAX} times in all" in section("Reservation")

@@ -52,7 +52,7 @@ SEEDED: list[tuple[Model[Any], str]] = [
     (limiter("use-by counts from the reply"), OVER),
     (limiter("its moment not waited for"), OVER),
     (limiter("nothing for the way"), OVER),
-    # What was so until 0.2.0: the answer that proved a later arrival came to a grant that was charged for good.
+    # What was so in version 0.1.0: the answer that proved a later arrival came to a grant that was charged for good.
     (limiter("an allowance for the way"), OVER),
     (limiter("an allowance for the way", FAR), OVER),
     (limiter("late word dropped", LATE), KNOWN),

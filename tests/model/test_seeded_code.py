@@ -192,7 +192,7 @@ def arrived_when_booked(patch: pytest.MonkeyPatch, _platform: Platform) -> None:
 
 def arrival_counts_from_the_reply(patch: pytest.MonkeyPatch, _platform: Platform) -> None:
     def broken(self: Reservation, monotonic: float) -> int:
-        return self.clock_ms + math.ceil((monotonic - self.replied_monotonic) * 1000)
+        return self.clock_ms + math.ceil((monotonic - self.replied_s) * 1000)
 
     patch.setattr(Reservation, "latest_ms", broken)
 
@@ -275,7 +275,7 @@ SEEDED: Final[list[tuple[str, Law, Break]]] = [
     (
         "late word dropped",
         laws.an_arrival_that_is_told_late_moves_the_charge,
-        with_variables("told_variables", late_words_are_dropped),
+        with_variables("settlement_variables", late_words_are_dropped),
     ),
     ("arrived when booked", laws.what_was_sent_counts_from_its_arrival_or_later, arrived_when_booked),
     ("arrival counts from the reply", laws.what_was_sent_counts_from_its_arrival_or_later, arrival_counts_from_the_reply),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from shared.domain.rates import (
     CAREFUL_MS_MAX,
     CAREFUL_REQUESTS,
+    EXPECTED_ANSWER_MS,
     KEPT_FOR_LIVE_PERCENT,
     RECOVERY_MS,
     SHARE_PERMILLE_ALL,
@@ -144,7 +145,7 @@ class LimiterModel:
             self._check_arrivals()
         else:
             assert is_barred or latest_ms > self.clock_ms + ask.wait_ms_max, f"refused though it fits at {latest_ms}"
-            soon_ms = self.clock_ms + ask.expected_ms if is_barred else 0
+            soon_ms = self.clock_ms + EXPECTED_ANSWER_MS if is_barred else 0
             assert self.clock_ms <= answer.at_ms <= max(latest_ms, soon_ms), f"told {answer.at_ms}, fits {latest_ms}"
         self._check_used(answer.used)
 

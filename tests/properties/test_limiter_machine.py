@@ -65,7 +65,6 @@ def make_machine(platform: Platform) -> type[RuleBasedStateMachine]:
                 {
                     "reservation_id": self.ids[number],
                     "at": booking.first_ms,
-                    "e": booking.last_ms,
                     "t": booking.last_ms,
                     "w": 1,
                 }
@@ -108,8 +107,7 @@ def make_machine(platform: Platform) -> type[RuleBasedStateMachine]:
 
         def ask(self, need: int, want: int, wait_ms: int, charge: int | None, **options: Any) -> Ask:
             use_by_ms, in_doubt_ms = (USE_BY_MS, IN_DOUBT_MS) if charge is None else (charge // 2, charge - charge // 2)
-            expected_ms = min(250, use_by_ms + in_doubt_ms)
-            return Ask(need, want, wait_ms, use_by_ms=use_by_ms, in_doubt_ms=in_doubt_ms, expected_ms=expected_ms, **options)
+            return Ask(need, want, wait_ms, use_by_ms=use_by_ms, in_doubt_ms=in_doubt_ms, **options)
 
         def limit(self) -> int:
             return min(window.limit for window in self.model.windows)

@@ -54,20 +54,20 @@ def test_the_worked_examples() -> None:
 
 
 def test_what_is_booked_for_later_is_not_used_yet_and_counts_until_it_cannot_arrive_any_more() -> None:
-    later = OpenWeight(at_ms=5_600, expected_ms=5_800, charged_ms=9_000, weight=3)
+    later = OpenWeight(at_ms=5_600, charged_ms=9_000, weight=3)
     log = BookedWindow(RateWindow(10, 1_000), [(5_000, 4)], [later])
     assert [log.used_at(at_ms) for at_ms in (5_599, 5_600, 6_000, 9_999, 10_000)] == [4, 7, 3, 3, 0]
     # For planning it is taken to arrive when it is expected.
-    assert [log.free_at(at_ms) for at_ms in (5_999, 6_000, 6_799, 6_800)] == [3, 7, 7, 10]
+    assert [log.free_at(at_ms) for at_ms in (5_999, 6_000, 6_849, 6_850)] == [3, 7, 7, 10]
 
 
 def test_room_is_foretold_for_when_what_is_under_way_is_expected_to_have_left() -> None:
-    under_way = OpenWeight(at_ms=5_000, expected_ms=5_200, charged_ms=21_000, weight=3)
+    under_way = OpenWeight(at_ms=5_000, charged_ms=21_000, weight=3)
     log = BookedWindow(RateWindow(10, 1_000), [(4_500, 4), (4_600, 2)], [under_way])
-    assert [log.expected_room_ms(need, 5_000) for need in (1, 2, 5, 6, 8, 10)] == [5_000, 5_500, 5_500, 5_600, 6_200, 6_200]
+    assert [log.expected_room_ms(need, 5_000) for need in (1, 2, 5, 6, 8, 10)] == [5_000, 5_500, 5_500, 5_600, 6_250, 6_250]
     # It should have left and nobody has heard of it: it is looked for a period later, or when it cannot arrive any more.
-    assert log.expected_room_ms(8, 6_200) == 7_200
-    assert log.expected_room_ms(7, 6_200) == 6_200
+    assert log.expected_room_ms(8, 6_250) == 7_250
+    assert log.expected_room_ms(7, 6_250) == 6_250
     assert log.expected_room_ms(8, 21_600) == 22_000
 
 
