@@ -10,9 +10,9 @@ import requests
 from local_emulator.identity import IdentityProvider
 from local_emulator.processes import HOST, Service, Supervisor, free_port
 from tests.faults.wrong_clock import Clock
+from tests.waiting import HANG_S
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-BOOT_LIMIT_S: Final = 60.0
 SCHEDULER: Final = "scheduler@test.iam.gserviceaccount.com"
 TICK: Final = "tick@test.iam.gserviceaccount.com"
 RIGHT: Final = Clock(0)
@@ -53,7 +53,7 @@ def start_functions(
         argv = tuple(clock.command("functions_framework", arguments))
         environment = {**clock.environment(), **common}
         services.append(Service(name, argv, ports[name], environment, folder / f"{name}.log", ROOT))
-    supervisor.start(services, BOOT_LIMIT_S)
+    supervisor.start(services, HANG_S)
     return services[0], services[1]
 
 

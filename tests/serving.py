@@ -12,8 +12,8 @@ import requests
 from local_emulator.processes import HOST, Service, Supervisor, free_port
 from local_emulator.tokens import admin_token
 from tests.upload import REPOSITORY
+from tests.waiting import HANG_S
 
-BOOT_LIMIT_S = 60.0
 JWT_SECRET = "a secret for one process of the admin function, longer than 32 bytes"
 
 
@@ -74,7 +74,7 @@ def serve_admin(mongodb_uri: str, database: str, folder: Path, **environment: st
     service = Service("admin", argv, port, settings, folder / "admin.log", REPOSITORY)
     supervisor = Supervisor()
     try:
-        supervisor.start([service], BOOT_LIMIT_S)
+        supervisor.start([service], HANG_S)
         yield ServedAdmin(service.url, service.log_path)
     finally:
         supervisor.stop()

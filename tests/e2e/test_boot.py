@@ -29,8 +29,8 @@ from local_emulator.processes import HOST, Service, Supervisor, free_port
 from local_emulator.tokens import admin_token
 from main import ENTRY_POINTS
 from tests.upload import copy_upload
+from tests.waiting import HANG_S
 
-BOOT_LIMIT_S = 60.0
 JWT_SECRET = "a secret of the boot test, longer than 32 bytes"
 CALLERS = {"tick": "scheduler@test.iam.gserviceaccount.com", "worker": "tick@test.iam.gserviceaccount.com"}
 # A path that answers 200 to a token that is good enough, and how it is asked.
@@ -160,7 +160,7 @@ def deployment(
         services.append(Service(name, argv, port, environment, logs / f"{name}.log", upload))
     supervisor = Supervisor()
     try:
-        supervisor.start(services, BOOT_LIMIT_S)
+        supervisor.start(services, HANG_S)
         started = Deployment({service.name: service.url for service in services}, issuer)
         first_tick = started.call("tick", issuer.token("tick"))
         mongo_client[database]["jobs"].delete_many({})

@@ -12,9 +12,7 @@ import pytest
 from local_emulator.processes import HOST, Service, StartFailed, Supervisor, answers_http, free_port
 from local_emulator.state import StateDirectory
 from shared.errors import ConfigurationError
-from tests.waiting import wait_until
-
-LIMIT_S = 20.0
+from tests.waiting import HANG_S, wait_until
 
 
 def is_alive(pid: int) -> bool:
@@ -40,7 +38,7 @@ def supervisor() -> Iterator[Supervisor]:
 
 def test_services_answer_after_start_and_are_gone_after_stop(supervisor: Supervisor, tmp_path: Path) -> None:
     services = [file_server(tmp_path, "one"), file_server(tmp_path, "two")]
-    supervisor.start(services, LIMIT_S)
+    supervisor.start(services, HANG_S)
     pids = [supervisor.pid(service.name) for service in services]
     assert all(answers_http(service.port) for service in services)
     supervisor.stop()
@@ -49,7 +47,7 @@ def test_services_answer_after_start_and_are_gone_after_stop(supervisor: Supervi
 
 def test_a_service_that_dies_is_started_again_and_it_is_said(supervisor: Supervisor, tmp_path: Path) -> None:
     service = file_server(tmp_path)
-    supervisor.start([service], LIMIT_S)
+    supervisor.start([service], HANG_S)
     first_pid = supervisor.pid("files")
     os.kill(first_pid, signal.SIGKILL)
     wait_until(lambda: supervisor.restarts_count == 1 and answers_http(service.port))
@@ -61,7 +59,7 @@ def test_a_service_that_cannot_start_is_reported_with_its_log(supervisor: Superv
     argv = (sys.executable, "-c", "raise SystemExit('the reason')")
     service = Service("broken", argv, free_port(), dict(os.environ), tmp_path / "broken.log", tmp_path)
     with pytest.raises(StartFailed, match=r"broken died at its start.*\n.*the reason"):
-        supervisor.start([service], LIMIT_S)
+        supervisor.start([service], HANG_S)
 
 
 @pytest.mark.parametrize("leash", ["become", "guard"])

@@ -38,7 +38,7 @@ from tests.factories import add_connector, add_job, make_platform, run_until_cau
 from tests.faults.one_run import ENDED, Nursery, Worker
 from tests.faults.wire_proxy import HOST, Call, Fate, HttpProtocol, MongoProtocol, Proxy, Tap
 from tests.replay import assert_series_equals
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 SEED: Final = 23
 # Five quarters: a mean over 20 is a whole number of sixteenths, so all that is carried along is exact.
@@ -50,7 +50,6 @@ CANDLES: Final = "candles_binance_BTC-USDT_1m"
 WINDOW: Final = (100_000, 3_600_000)
 LEASE_MS: Final = 30_000
 RUNS_MAX: Final = 10
-LIMIT_S: Final = 60.0
 # A run that began but did not end is `lost`, one that did not begin `not_started`; the other two end by themselves.
 OUTCOMES: Final = {"caught_up", "failed", "lost", "not_started"}
 
@@ -134,7 +133,7 @@ class Scene:
         """Time passes, ticks claim what is due, workers run it until it is caught up: at least once."""
         for _ in range(RUNS_MAX):
             self._pass_time()
-            result = self.platform.runner.run(self._job_id, self._claim(), "recovery", Deadline.after(LIMIT_S))
+            result = self.platform.runner.run(self._job_id, self._claim(), "recovery", Deadline.after(HANG_S))
             if result.outcome.value == "caught_up":
                 return
         raise AssertionError(f"not caught up after {RUNS_MAX} runs")
@@ -257,7 +256,7 @@ class Scene:
 
     def _kill(self) -> None:
         """A worker may be at its call before we know its pid."""
-        assert self._is_born.wait(LIMIT_S)
+        assert self._is_born.wait(HANG_S)
         assert self._pid is not None
         os.kill(self._pid, signal.SIGKILL)
 

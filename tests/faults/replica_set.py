@@ -4,18 +4,18 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from pymongo import MongoClient
 from pymongo.errors import AutoReconnect, PyMongoError
 
 from local_emulator.mongod import REPLICA_SET, Parameters, find_mongod, launch
 from local_emulator.processes import HOST, free_port, log_tail, stop
+from tests.waiting import wait_until
 
 MEMBERS: Final = 3
 # A member that hears nothing of the primary for this long stands for election. MongoDB's own default, and longer than our
@@ -24,13 +24,10 @@ ELECTION_TIMEOUT_MS: Final = 10_000
 HEARTBEAT_MS: Final = 500
 STEP_DOWN_S: Final = 5
 PROBE_TIMEOUT_MS: Final = 2_000
-STATE_LIMIT_S: Final = 90.0
 STOP_LIMIT_S: Final = 10.0
-POLL_S: Final = 0.05
 PARAMETERS: Final[Parameters] = {"enableTestCommands": 1}
 
 Client = MongoClient[dict[str, Any]]
-T = TypeVar("T")
 
 
 class Member:
@@ -194,12 +191,3 @@ def start_replica_set(
 
 def _has_come_up(member: Member) -> bool:
     return member.state() != "away"
-
-
-def wait_until(look: Callable[[], T | None], told: Callable[[], object], limit_s: float = STATE_LIMIT_S) -> T:
-    """What it gives, as soon as that is true."""
-    deadline = time.monotonic() + limit_s
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"it did not come to hold in {limit_s:.0f} s: {told()}"
-        time.sleep(POLL_S)
-    return seen

@@ -27,9 +27,9 @@ from shared.usecases.authorize import IdentityTokens
 from shared.wiring import Platform
 from tests.deployed import SCHEDULER, TICK, start_functions, tick_caller
 from tests.factories import add_connector, add_job, stored_documents
-from tests.faults.replica_set import wait_until
 from tests.faults.wrong_clock import Clock, find_libfaketime
 from tests.replay import assert_series_equals
+from tests.waiting import wait_until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SEED: Final = 11

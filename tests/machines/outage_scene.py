@@ -31,9 +31,10 @@ from shared.usecases.run_endings import BACKFILL_AWAITED_MS
 from shared.wiring import Platform
 from tests.deployed import SCHEDULER, TICK, start_functions, tick_caller
 from tests.factories import add_connector, make_platform, stored_documents
-from tests.faults.replica_set import start_replica_set, wait_until
+from tests.faults.replica_set import start_replica_set
 from tests.faults.wrong_clock import find_libfaketime, movable_environment, move_clock
 from tests.replay import assert_series_equals
+from tests.waiting import HANG_S, wait_until
 
 SEED: Final = 31
 DATABASE: Final = "outage"
@@ -154,12 +155,12 @@ class World:
                 assert found, f"{job['_id']} is at {at}, and has no such candle"
         return jobs
 
-    def work_until(self, holds: Callable[[list[Document]], object], limit_s: float = 60) -> None:
+    def work_until(self, holds: Callable[[list[Document]], object], limit_s: float = HANG_S) -> None:
         """Ticks, until that holds of the jobs."""
         with self.at_work():
             wait_until(lambda: holds(self.look()), self.told, limit_s)
 
-    def settle(self, limit_s: float = 60) -> int:
+    def settle(self, limit_s: float = HANG_S) -> int:
         """Ticks, until live jobs are at the market's end and nothing is left of what their series have made for themselves.
 
         Returns when all history was there; until then time was not moved.

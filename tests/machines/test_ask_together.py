@@ -16,10 +16,9 @@ from shared.usecases.instance_limiter import InstanceLimiter
 from shared.wiring import Platform
 from tests.factories import add_connector
 from tests.limits import booked, make_ask, unsettled
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 ASKERS = 12
-LIMIT_S = 60.0
 # So long that no grant of a test comes to its last moment while the test goes on.
 USE_BY_MS = 600_000
 
@@ -46,7 +45,7 @@ def ask_together(platform: Platform, limiter: InstanceLimiter, wants: Sequence[i
             for want in wants:
                 futures.append(pool.submit(ask, limiter, want=want))
                 wait_until(lambda: limiter.waiting_count == len(futures) - 1)
-        return [future.result(LIMIT_S) for future in futures]
+        return [future.result(HANG_S) for future in futures]
 
 
 def shared_one(reservations: Sequence[Reservation]) -> list[Reservation]:
@@ -146,7 +145,7 @@ def test_others_wait_for_nobody_of_another_connector(platform: Platform) -> None
             first = pool.submit(ask, limiter)
             assert ask(limiter, "other").granted == 2
             assert not first.done()
-        assert first.result(LIMIT_S).granted == 2
+        assert first.result(HANG_S).granted == 2
 
 
 def test_a_question_that_fails_fails_for_all_and_the_next_one_is_asked_anew(platform: Platform) -> None:
@@ -158,7 +157,7 @@ def test_a_question_that_fails_fails_for_all_and_the_next_one_is_asked_anew(plat
             platform.database.collection("connectors").delete_one({"_id": "binance"}, session=session)
             futures = [pool.submit(ask, limiter) for _ in range(ASKERS)]
             wait_until(lambda: limiter.waiting_count == ASKERS - 1)
-        errors = [future.exception(LIMIT_S) for future in futures]
+        errors = [future.exception(HANG_S) for future in futures]
     assert {type(error) for error in errors} == {NotFound}
     assert len({id(error) for error in errors}) == 2, "one question for those who waited"
     add_connector(platform, windows=[(10, 60_000)])
@@ -175,7 +174,7 @@ def test_many_runs_send_no_more_than_the_limit_and_nobody_waits_for_ever(platfor
     barrier = threading.Barrier(ASKERS)
 
     def run(number: int) -> int:
-        barrier.wait(LIMIT_S)
+        barrier.wait(HANG_S)
         sent = 0
         for turn in range(2 * limit):
             held = Grants(limiter, connector, 0)
@@ -191,7 +190,7 @@ def test_many_runs_send_no_more_than_the_limit_and_nobody_waits_for_ever(platfor
         raise AssertionError("never refused")
 
     with ThreadPoolExecutor(ASKERS) as pool:
-        sent = sum(pool.map(run, range(ASKERS), timeout=LIMIT_S))
+        sent = sum(pool.map(run, range(ASKERS), timeout=HANG_S))
     assert ASKERS < sent <= limit
     assert sent <= booked(platform) <= limit
     assert limiter.waiting_count == 0

@@ -24,7 +24,6 @@ from tests.waiting import wait_until
 
 NOW_MS: Final = 1_760_000_042_000
 END_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
-LIMIT_S: Final = 30.0
 WEIGHT: Final = load_spec("binance").candles_weight
 # Nothing that was booked leaves the window before it is looked at.
 WIDE: Final = [(100_000, 3_600_000)]

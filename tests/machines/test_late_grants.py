@@ -24,7 +24,6 @@ from tests.waiting import wait_until
 ROOT: Final = Path(__file__).resolve().parents[2]
 NOW_MS: Final = 1_760_000_042_000
 END_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
-LIMIT_S: Final = 30.0
 WEIGHT: Final = load_spec("binance").candles_weight
 MINUTE_WINDOW: Final = [(100_000, 60_000)]
 SHORT_WINDOW: Final = [(100_000, 10_000)]

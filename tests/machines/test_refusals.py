@@ -22,9 +22,8 @@ from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_once
 from tests.limits import limiter_of, make_ask, unsettled
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
-LIMIT_S: Final = 60.0
 WIDE: Final = [(100_000, 200_000)]
 # The driver does not try again by itself.
 MAX_TIME_EXPIRED: Final = 50
@@ -95,7 +94,7 @@ def test_nothing_is_sent_that_waits_for_its_moment_when_the_refusal_comes(platfo
             other.block("binance", 120_000, "418")
             until_ms = blocked_until_ms(platform)
             is_in_time = not asked.done()
-            error = asked.exception(LIMIT_S)
+            error = asked.exception(HANG_S)
         if is_in_time:
             assert isinstance(error, Refused)
             assert isinstance(error.refusal, NoRoom)
@@ -127,7 +126,7 @@ def test_each_refusal_is_counted_once_however_many_runs_ask_meanwhile(platform: 
             refused = pool.submit(limiter.block, "binance", 600_000, "429")
             asks += [pool.submit(limiter.reserve, "binance", make_ask()) for _ in range(4)]
             for each in (*asks, refused):
-                each.result(LIMIT_S)
+                each.result(HANG_S)
     assert limiter_of(platform)["refusal"]["total"] == 4
 
 

@@ -33,11 +33,10 @@ from tests.factories import (
 )
 from tests.machines.series_scene import CLOSED_MS, back
 from tests.replay import assert_series_equals
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 SEED: Final = 17
 COLLECTION: Final = "candles_binance_BTC-USDT_1m"
-LIMIT_S: Final = 20.0
 PAGE: Final = 1_000
 # So that something can happen in the middle of a run.
 SLOW: Final[dict[str, object]] = {"exchange": "binance", "kind": "slow", "delay_ms": 300}
@@ -113,7 +112,7 @@ def test_a_pause_ends_the_run_after_the_page_at_hand(platform: Platform, simulat
     with running(platform, job_id) as future:
         update(platform, job_id, status="paused")
         count_paused = len(stored(platform))
-        assert future.result(LIMIT_S).outcome.value == "paused"
+        assert future.result(HANG_S).outcome.value == "paused"
     documents, job = stored(platform), platform.jobs.get(job_id)
     assert len(documents) <= count_paused + PAGES_AHEAD_MAX * PAGE
     assert (job["status"], set(job["lock"])) == ("paused", {"fence"})
@@ -150,7 +149,7 @@ def test_a_job_deleted_during_its_run_writes_nothing_more(platform: Platform, si
         platform.database.transact(lambda session: platform.jobs.delete(job_id, None, session))
         count = len(stored(platform))
         with pytest.raises(LeaseLost):
-            future.result(LIMIT_S)
+            future.result(HANG_S)
     assert len(stored(platform)) == count
     assert platform.jobs.count({}) == 0
     assert runs_of(platform, job_id) == []
@@ -164,7 +163,7 @@ def test_a_run_that_was_overtaken_stores_nothing_further(platform: Platform, sim
         new = claim(platform, job_id)
         count, cursor = len(stored(platform)), platform.jobs.get(job_id)["cursor"]
         with pytest.raises(LeaseLost):
-            future.result(LIMIT_S)
+            future.result(HANG_S)
     job = platform.jobs.get(job_id)
     assert (len(stored(platform)), job["cursor"], job["lock"]["fence"]) == (count, cursor, new.fence)
     assert job["lock"]["run_id"] is None
@@ -188,7 +187,7 @@ def test_the_run_of_a_deleted_job_cannot_write_under_the_one_made_again(
         platform.leases.begin(job_id, new.fence, "the new run", 60_000)
         count = len(stored(platform))
         with pytest.raises(LeaseLost):
-            future.result(LIMIT_S)
+            future.result(HANG_S)
     assert len(stored(platform)) == count
     assert platform.jobs.get(job_id)["cursor"]["last_ts"] is None
 

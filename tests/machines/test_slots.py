@@ -23,13 +23,12 @@ from shared.usecases.record_changes import Author
 from shared.usecases.run_job import RunResult
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, claim
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 AUTHOR: Final = Author("ann", "operator", "req-1")
 WIDE: Final = [(100_000, 60_000)]
 SLOW: Final[dict[str, object]] = {"exchange": "binance", "kind": "slow", "delay_ms": 1_500}
 BROKEN: Final[dict[str, object]] = {"exchange": "binance", "kind": "status", "status": 404}
-LIMIT_S: Final = 30.0
 PASSED: Final = 5
 STEPS: Final = 45
 
@@ -284,7 +283,7 @@ def test_a_pause_in_the_middle_of_a_run_counts_nothing_twice(
         if is_resumed:
             platform.job_manager.resume(job_id, None, AUTHOR)
         assert not future.done()
-        future.result(LIMIT_S)
+        future.result(HANG_S)
     assert slots_of(platform, job_id) == {"ran": 1, "coalesced": PASSED - 1}
     job = platform.jobs.get(job_id)
     assert (job["slot_ledger"]["reason"], job["slot_ledger"]["carried"]) == ("coalesced" if is_resumed else "paused", {})

@@ -18,10 +18,10 @@ from shared.exchanges.pages import empty_page
 from shared.usecases.grants import NoRoom
 from shared.usecases.send_requests import Answer, TimeIsUp
 from shared.usecases.windows_ahead import AHEAD_MAX, IN_FLIGHT_FIRST, IN_FLIGHT_MAX, WindowsAhead
+from tests.waiting import HANG_S
 
 GRID = TIMEFRAMES["1m"]
 PAGE_MS = 10 * MINUTE_MS
-LIMIT_S = 10.0
 
 
 class ScriptedSender:
@@ -89,7 +89,7 @@ def test_answers_come_in_order_whichever_is_first(delays: list[int]) -> None:
 def test_no_more_is_under_way_or_in_hand_than_agreed() -> None:
     sender = ScriptedSender(lambda _: 0.0, answer)
     with WindowsAhead(sender, windows_of(100)) as ahead:  # type: ignore[arg-type]
-        deadline = time.monotonic() + LIMIT_S
+        deadline = time.monotonic() + HANG_S
         while len(sender.asked) < AHEAD_MAX and time.monotonic() < deadline:
             time.sleep(0.005)
         time.sleep(0.05)
@@ -99,7 +99,7 @@ def test_no_more_is_under_way_or_in_hand_than_agreed() -> None:
 
 def test_more_are_under_way_only_where_somebody_waits_for_them() -> None:
     release = threading.Event()
-    sender = ScriptedSender(lambda _: float(not release.wait(LIMIT_S)), answer)
+    sender = ScriptedSender(lambda _: float(not release.wait(HANG_S)), answer)
 
     def most_after(hurries: int) -> int:
         for _ in range(hurries):
@@ -140,7 +140,7 @@ def test_what_ends_the_asking_comes_after_all_answers_before_it(stop: Any, at: i
 
 def test_leaving_waits_for_what_is_under_way_and_ends_a_taker() -> None:
     release = threading.Event()
-    sender = ScriptedSender(lambda _: float(not release.wait(LIMIT_S)), answer)
+    sender = ScriptedSender(lambda _: float(not release.wait(HANG_S)), answer)
     ahead = WindowsAhead(sender, windows_of(20))  # type: ignore[arg-type]
     with ahead:
         taker_got: list[Any] = []
@@ -148,11 +148,11 @@ def test_leaving_waits_for_what_is_under_way_and_ends_a_taker() -> None:
         taker.start()
         leaver = threading.Thread(target=ahead.__exit__, args=(None, None, None))
         leaver.start()
-        taker.join(LIMIT_S)
+        taker.join(HANG_S)
         assert taker_got == [TimeIsUp()]
         assert leaver.is_alive()
         release.set()
-        leaver.join(LIMIT_S)
+        leaver.join(HANG_S)
         assert not leaver.is_alive()
     assert sender.open_count == 0
 
@@ -163,7 +163,7 @@ def test_a_taker_is_not_left_waiting_for_a_window_that_a_stop_kept_from_being_as
 
     class Connecting(ScriptedSender):
         def fetch(self, window: Window, pages_left: int, in_turn: Callable[[], AbstractContextManager[None]]) -> Any:
-            connected.wait(LIMIT_S)
+            connected.wait(HANG_S)
             return super().fetch(window, pages_left, in_turn)
 
     sender = Connecting(lambda _: 0.0, answer)
