@@ -4,13 +4,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from local_emulator.identity import IdentityProvider
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
+from shared.usecases import dispatch_due_jobs
 from shared.wiring import Platform
 from tests.factories import add_connector, make_platform
 from tests.machines.series_scene import NOW_MS, WIDE
-from tests.machines.tick_scene import ACCOUNT, ONE_PASS_S, Receiver
+from tests.machines.tick_scene import ACCOUNT, ONE_PASS_S, Receiver, TickEnd
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +50,30 @@ def open_tick(
     yield open_one
     for one in opened:
         one.close()
+
+
+@pytest.fixture
+def endless_transactions(mongo_client: MongoClient[dict[str, Any]]) -> Iterator[None]:
+    """The server ends no transaction by itself; by default it does after a minute."""
+    name = "transactionLifetimeLimitSeconds"
+    was = mongo_client.admin.command({"getParameter": 1, name: 1})[name]
+    mongo_client.admin.command({"setParameter": 1, name: 3_600})
+    yield
+    mongo_client.admin.command({"setParameter": 1, name: was})
+
+
+@pytest.fixture
+def tick_end(monkeypatch: pytest.MonkeyPatch) -> TickEnd:
+    """The test's ticks go on until it lets them end, however long their budget is."""
+    end = TickEnd()
+
+    class Deadlines:
+        @staticmethod
+        def after(_seconds: float) -> TickEnd:
+            return end
+
+    monkeypatch.setattr(dispatch_due_jobs, "Deadline", Deadlines)
+    return end
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Claims, leases and fences on a real mongod."""
 
 import threading
-import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -73,6 +72,7 @@ def test_a_claimed_job_is_not_due_and_falls_due_when_its_lease_ends(platform: Pl
     assert due_ids(platform, now() + timedelta(seconds=61), 10) == [job_id]
 
 
+@pytest.mark.usefixtures("endless_transactions")
 def test_a_transaction_that_a_dead_worker_left_open_does_not_hold_up_who_takes_over(platform: Platform) -> None:
     job_id = add_job(platform)
     dead = claim(platform, job_id)
@@ -82,10 +82,8 @@ def test_a_transaction_that_a_dead_worker_left_open_does_not_hold_up_who_takes_o
         session.start_transaction()
         platform.leases.record_page(job_id, dead.fence, cursor=now(), added={}, lease_ms=60_000, session=session)
         # The document as it was committed last: due, and held by a transaction that nobody will end.
-        began = time.monotonic()
         (taken,) = platform.leases.claim(platform.leases.list_due("binance", now(), 10), "next", 60_000)
         assert taken.fence == dead.fence + 1
-        assert time.monotonic() - began < 2
         with pytest.raises(PyMongoError):
             session.commit_transaction()
     assert platform.jobs.get(job_id)["cursor"]["last_ts"] is None

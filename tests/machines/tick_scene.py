@@ -1,9 +1,10 @@
-"""What tests of ticks share: a worker by HTTP that notes who calls it and answers as it is told, and jobs that are due."""
+"""What tests of ticks share: a worker by HTTP that notes who calls it, an end that comes when the test says so, due jobs."""
 
 import json
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any, Final
 
 from local_emulator.processes import HOST
 from shared.domain.jobs import to_datetime
+from shared.usecases.dispatch_due_jobs import TickReport
 from shared.wiring import Platform
 from tests.factories import add_job
+from tests.waiting import wait_until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 ACCOUNT: Final = "tick@test.iam.gserviceaccount.com"
@@ -26,7 +29,6 @@ Answer = Callable[[Body], int]
 class Call:
     """A POST as it arrived."""
 
-    at_monotonic: float
     body: Body
     authorization: str
 
@@ -56,13 +58,12 @@ class Receiver(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = 30.0
     server: Receiver
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
-            self.server.calls.append(Call(time.monotonic(), body, self.headers.get("Authorization", "")))
+            self.server.calls.append(Call(body, self.headers.get("Authorization", "")))
         self.send_response(self.server.answer(body))
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -70,6 +71,40 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         pass
+
+
+class TickEnd:
+    """In the place of the deadline of a test's ticks: it comes when the test has seen what it waits for."""
+
+    def __init__(self) -> None:
+        self._is_over = threading.Event()
+        self._asked = 0
+
+    def remaining_ms(self) -> int:
+        """An hour, until it has come. A tick asks after each look."""
+        self._asked += 1
+        return 0 if self._is_over.is_set() else 3_600_000
+
+    def come(self) -> None:
+        """Ticks end with the look that they are at."""
+        self._is_over.set()
+
+    def wait_for_looks(self) -> None:
+        """Until a tick that starts nothing has begun a look and ended it: it asks twice after each."""
+        before = self._asked
+        wait_until(lambda: self._asked >= before + 5)
+
+
+@contextmanager
+def ticking(platform: Platform, tick_end: TickEnd) -> Iterator["Future[TickReport]"]:
+    """A tick that goes on for as long as the block."""
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(platform.dispatcher.run, "schedule")
+        try:
+            yield running
+            assert not running.done(), running.result()
+        finally:
+            tick_end.come()
 
 
 def add_jobs(platform: Platform, connector_id: str, count: int, **fields: Any) -> list[str]:
