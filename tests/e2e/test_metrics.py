@@ -1,7 +1,7 @@
 """What a scrape says is what the database holds, whichever instance answers."""
 
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -18,7 +18,6 @@ from shared.wiring import Platform
 from tests.factories import add_connector, add_job, claim, make_platform
 from tests.limits import make_ask
 
-SCRAPE_S_MAX = 1.0
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -95,7 +94,9 @@ def test_a_scrape_says_what_the_database_holds(platform: Platform) -> None:
     _record_runs(platform, now_ms)
     _open_alerts(platform)
 
+    began = time.monotonic()
     samples = scrape(platform)
+    took_s, passed_ms = time.monotonic() - began, platform.database.server_now_ms() - now_ms
 
     assert value(samples, "chandler_jobs", connector="binance", status="active", kind="live") == 3
     assert value(samples, "chandler_jobs", connector="binance", status="paused", kind="live") == 1
@@ -104,10 +105,11 @@ def test_a_scrape_says_what_the_database_holds(platform: Platform) -> None:
     assert value(samples, "chandler_jobs_due", connector="binance") == 2
     assert value(samples, "chandler_jobs_due", connector="kraken") == 0
     assert value(samples, "chandler_jobs_leased", connector="binance") == 1
-    assert 1 <= value(samples, "chandler_due_seconds_max", connector="binance") < 60
+    # Since a second before it was made.
+    assert 1 <= value(samples, "chandler_due_seconds_max", connector="binance") <= 1 + passed_ms / 1000
     # The interval after the cursor opened five minutes before the open one: it closed four minutes before that.
     late_s = value(samples, "chandler_job_lag_seconds", connector="binance", job="binance:BTC-USDT:1m")
-    assert 4 * 60 <= late_s < 6 * 60
+    assert 0 <= late_s * 1000 - 4 * MINUTE_MS - (now_ms - open_ms) <= passed_ms
     assert value(samples, "chandler_lag_seconds_max", connector="binance") == pytest.approx(late_s)
     assert series_count(samples, "chandler_job_lag_seconds") == 3, "of active live jobs only"
     assert value(samples, "chandler_runs_total", connector="binance", outcome="ok") == 14
@@ -124,14 +126,14 @@ def test_a_scrape_says_what_the_database_holds(platform: Platform) -> None:
     assert value(samples, "chandler_rate_limit_share", connector="binance") == 1
     assert value(samples, "chandler_requests_refused_total", connector="binance") == 0
     assert value(samples, "chandler_requests_refused_after_total", connector="binance") == 0
-    assert 60 < value(samples, "chandler_connector_blocked_seconds", connector="kraken") <= 120
+    assert 0 <= 120 - value(samples, "chandler_connector_blocked_seconds", connector="kraken") <= passed_ms / 1000
     assert value(samples, "chandler_connector_active", connector="binance") == 1
     assert value(samples, "chandler_connector_active", connector="kraken") == 0
     assert value(samples, "chandler_runs_recent", connector="binance", outcome="caught_up") == 2
     assert value(samples, "chandler_runs_recent", connector="binance", outcome="lost") == 1
     assert series_count(samples, "chandler_runs_recent") == 2, "a run of an hour ago is not recent"
     assert value(samples, "chandler_alerts_open") == 2
-    assert 0 < value(samples, "chandler_scrape_duration_seconds") < SCRAPE_S_MAX
+    assert 0 < value(samples, "chandler_scrape_duration_seconds") <= took_s
 
 
 def _record_runs(platform: Platform, now_ms: int) -> None:
@@ -243,26 +245,17 @@ def test_it_is_openmetrics_too(platform: Platform) -> None:
     assert {sample.name for sample in families["chandler_candles_stored"].samples} == {"chandler_candles_stored_total"}
 
 
-def test_a_scrape_over_10000_jobs_stays_below_a_second(platform: Platform) -> None:
+def test_a_scrape_counts_all_jobs_and_runs_and_lists_as_many_jobs_as_are_agreed(platform: Platform) -> None:
+    jobs_count, runs_count = 2 * JOB_SERIES_MAX, 5_000
     add_connector(platform)
     now = to_datetime(platform.database.server_now_ms())
     template = platform.jobs.get(add_job(platform, totals=totals(1, 0, 10, 1), cursor={"last_ts": now}))
-    jobs = [{**template, "_id": f"binance:S{i}-USDT:1m", "symbol": f"S{i}/USDT"} for i in range(1, 10_000)]
-    runs: list[dict[str, Any]] = [
-        {"_id": i, "connector_id": "binance", "outcome": "caught_up", "finished_at": now - timedelta(milliseconds=i % 250_000)}
-        for i in range(50_000)
-    ]
+    jobs = [{**template, "_id": f"binance:S{i}-USDT:1m", "symbol": f"S{i}/USDT"} for i in range(1, jobs_count)]
+    runs = [{"_id": i, "connector_id": "binance", "outcome": "caught_up", "finished_at": now} for i in range(runs_count)]
     platform.database.collection("jobs").insert_many(jobs, ordered=False)
     platform.database.collection("job_runs").insert_many(runs, ordered=False)
-    durations = []
-    for _ in range(3):
-        began = time.perf_counter()
-        samples = scrape(platform)
-        durations.append(time.perf_counter() - began)
-    assert value(samples, "chandler_jobs", connector="binance", status="active", kind="live") == 10_000
-    assert value(samples, "chandler_candles_stored_total", connector="binance") == 100_000
-    assert value(samples, "chandler_runs_recent", connector="binance", outcome="caught_up") > 40_000
+    samples = scrape(platform)
+    assert value(samples, "chandler_jobs", connector="binance", status="active", kind="live") == jobs_count
+    assert value(samples, "chandler_candles_stored_total", connector="binance") == 10 * jobs_count
+    assert value(samples, "chandler_runs_recent", connector="binance", outcome="caught_up") == runs_count
     assert series_count(samples, "chandler_job_lag_seconds") == JOB_SERIES_MAX
-    print(f"scrapes over 10,000 jobs: {', '.join(f'{s * 1000:.0f} ms' for s in durations)}")
-    # The best of three: the others may have waited for somebody else's processes.
-    assert min(durations) < SCRAPE_S_MAX
