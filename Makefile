@@ -24,8 +24,7 @@ check: setup
 	$(BIN)/python -m pytest tests/unit tests/architecture
 
 test: check
-	$(BIN)/python -m pytest -m alone
-	$(BIN)/python -m pytest -m "not soak and not alone" -n 3 --dist worksteal --ignore=tests/unit --ignore=tests/architecture
+	$(BIN)/python -m pytest -m "not soak" -n 3 --dist worksteal --ignore=tests/unit --ignore=tests/architecture
 
 soak: setup
 	$(BIN)/python -m pytest -m soak

@@ -11,7 +11,6 @@ GROWTH_MB_MAX = 30
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 def test_ten_times_the_candles_take_no_more_memory(mongodb_uri: str, tmp_path: Path) -> None:
     read.fill(mongodb_uri)
     exports = read.export_in_every_form(mongodb_uri, tmp_path, read.FORMS, is_quiet=True)

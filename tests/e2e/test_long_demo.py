@@ -12,7 +12,6 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("seed", [2, 3])
 def test_minutes_of_following_the_market_leave_nothing_missing_and_no_limit_broken(seed: int) -> None:
     command = [sys.executable, "-m", "local_emulator", "demo", "--seconds", "200", "--seed", str(seed)]

@@ -47,14 +47,12 @@ def test_two_years_of_hours_from_coinbase(platform: Platform) -> None:
 
 
 @needs_recordings
-@pytest.mark.timeout(200)
 def test_a_year_of_minutes_with_sixty_thousand_holes(platform: Platform) -> None:
     replay(platform, "binance", "BTC/USDT", "1m", DATA_DIR / "BITFINEX_BTC-USD_1m_2016.csv.gz", is_last_running=False)
 
 
 @needs_recordings
 @pytest.mark.soak
-@pytest.mark.timeout(600)
 def test_the_ledger_of_a_year_with_sixty_thousand_holes_is_exact(platform: Platform) -> None:
     """Bitfinex in 2016: minutes without trades, the outage of August, and April and May missing at the source."""
     path = DATA_DIR / "BITFINEX_BTC-USD_1m_2016.csv.gz"

@@ -174,7 +174,6 @@ def test_workers_ten_minutes_ahead_and_behind_share_jobs_as_if_their_clocks_were
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("by_libfaketime", [False, pytest.param(True, marks=needs_libfaketime)])
 def test_workers_with_wrong_clocks_follow_the_market_over_several_closes(
     platform: Platform, mongodb_uri: str, database_name: str, tmp_path: Path, by_libfaketime: bool

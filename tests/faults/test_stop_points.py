@@ -62,7 +62,6 @@ def test_a_worker_stopped_while_it_ends_its_run_does_not_end_it(scene: Scene, be
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("scene", [TAIL, NEW_JOB], indirect=True, ids=["tail", "new"])
 def test_nothing_is_accepted_from_a_worker_stopped_at_any_of_its_calls(scene: Scene) -> None:
     for kind in dict.fromkeys(call.kind for call in scene.recorded):

@@ -115,7 +115,6 @@ def test_all_jobs_of_a_series_at_once_leave_it_as_one_pass(platform: Platform, s
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(2, 8))
 def test_all_jobs_of_a_series_at_once_for_longer(platform: Platform, simulator: SimulatorProcess, seed: int) -> None:
     play(platform, simulator, seed, 20.0)

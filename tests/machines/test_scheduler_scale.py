@@ -292,7 +292,6 @@ def test_eight_ticks_at_once_claim_each_of_a_thousand_jobs_once(tick: Platform, 
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(180)
 def test_fifty_ticks_at_once_claim_each_of_ten_thousand_jobs_once(tick: Platform, mongodb_uri: str, database_name: str) -> None:
     for connector_id in (*QUIET, "tenth"):
         add_connector(tick, connector_id=connector_id, windows=WIDE)
