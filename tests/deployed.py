@@ -65,7 +65,7 @@ def tick_caller(provider: IdentityProvider, tick: Service) -> Iterator[Callable[
 
         def call() -> dict[str, Any]:
             headers = {"Authorization": f"Bearer {provider.token(SCHEDULER, tick.url)}"}
-            response = session.post(tick.url, headers=headers, timeout=60)
+            response = session.post(tick.url, headers=headers, timeout=HANG_S)
             assert response.status_code == 200, response.text
             report: dict[str, Any] = response.json()
             return report

@@ -32,7 +32,7 @@ class ServedAdmin:
         """A response whose body has yet to be read."""
         with requests.Session() as session:
             session.trust_env = False
-            return session.get(self.url + path, headers={**self.headers, **headers}, timeout=60, stream=True)
+            return session.get(self.url + path, headers={**self.headers, **headers}, timeout=HANG_S, stream=True)
 
     def process_id(self) -> int:
         """Of the process that answers: gunicorn's worker, the only child of the one that was started."""

@@ -1,7 +1,5 @@
 """A job that is deleted by the admin API: what stays, what goes with it, and in which order, whoever else is at work."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import pytest
 
 from local_emulator.simulator.process import SimulatorProcess
@@ -12,7 +10,7 @@ from shared.stores.candles import Series
 from shared.usecases.record_changes import Author
 from tests.e2e.admin_api import JOB, AdminApi, fields_of, set_fields
 from tests.factories import claim, run_once
-from tests.waiting import wait_until
+from tests.overtaking import overtake_next_write
 
 JOB_ID = "binance:BTC-USDT:1m"
 PATH = f"/v1/jobs/{JOB_ID}"
@@ -75,18 +73,14 @@ def test_candles_are_gone_before_their_job_is(api: AdminApi, exchange_simulator:
 
 
 def test_a_run_on_its_way_writes_nothing_more_once_its_candles_are_dropped(
-    api: AdminApi, exchange_simulator: SimulatorProcess
+    api: AdminApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.add_connector()
     api.add_job(indicators=[])
-    asked = exchange_simulator.report()["binance"]["requests_total"]
-    exchange_simulator.set_faults({"exchange": "binance", "kind": "slow", "delay_ms": 700})
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(run_once, api.platform, JOB_ID)
-        wait_until(lambda: exchange_simulator.report()["binance"]["requests_total"] > asked)
-        api.platform.job_manager._drop_candles(JOB_ID, None, Author("me", "admin", "test"))
-        assert not running.done(), "it was over before"
-        assert isinstance(running.exception(20), LeaseLost)
+    drop = api.platform.job_manager._drop_candles
+    overtake_next_write(api.platform, monkeypatch, lambda: drop(JOB_ID, None, Author("me", "admin", "test")))
+    with pytest.raises(LeaseLost):
+        run_once(api.platform, JOB_ID)
     assert (count_candles(api), api.count("job_runs")) == (0, 0)
     assert api.platform.jobs.get(JOB_ID)["cursor"]["last_ts"] is None
     assert api.call("DELETE", f"{PATH}?candles=delete").status_code == 204

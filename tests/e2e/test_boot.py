@@ -117,8 +117,8 @@ class Deployment:
         with requests.Session() as session:
             session.trust_env = False
             if function in USER_REQUESTS:
-                return session.get(self.urls[function] + USER_REQUESTS[function], headers=headers, timeout=20)
-            return session.post(self.urls[function] + "/", json=WORKER_CALL, headers=headers, timeout=20)
+                return session.get(self.urls[function] + USER_REQUESTS[function], headers=headers, timeout=HANG_S)
+            return session.post(self.urls[function] + "/", json=WORKER_CALL, headers=headers, timeout=HANG_S)
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +281,7 @@ def test_a_cold_start_loads_nothing_it_does_not_need(upload: Path, function: str
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=HANG_S,
     )
     modules, is_emulator_absent = json.loads(done.stdout)
     # `google.cloud` itself is an empty namespace that functions-framework's .pth file makes in every process.

@@ -11,6 +11,7 @@ import requests
 from local_emulator.identity import IdentityProvider
 from local_emulator.state import StateDirectory
 from local_emulator.tokens import admin_token
+from tests.waiting import HANG_S
 
 SCHEDULER = "scheduler@chandler-local.iam.gserviceaccount.com"
 TICK = "tick@chandler-local.iam.gserviceaccount.com"
@@ -26,7 +27,7 @@ def provider() -> Iterator[IdentityProvider]:
 
 
 def fetch(provider: IdentityProvider, path: str, headers: dict[str, str] | None = None) -> requests.Response:
-    return requests.get(f"http://{provider.metadata_host(TICK)}{path}", headers=headers, timeout=5)
+    return requests.get(f"http://{provider.metadata_host(TICK)}{path}", headers=headers, timeout=HANG_S)
 
 
 def test_a_function_gets_a_token_of_its_own_account_that_verifies_by_the_key_set(provider: IdentityProvider) -> None:

@@ -69,11 +69,11 @@ def test_a_killed_parent_leaves_neither_child_nor_grandchild_behind(tmp_path: Pa
         "import sys, time\n"
         "from pathlib import Path\n"
         "from local_emulator.processes import spawn\n"
-        "tree = 'sleep 60 & echo $!; exec sleep 61'\n"
-        "argv = ['sleep', '60'] if sys.argv[2] == 'become' else ['sh', '-c', tree]\n"
+        "tree = 'sleep 900 & echo $!; exec sleep 901'\n"
+        "argv = ['sleep', '900'] if sys.argv[2] == 'become' else ['sh', '-c', tree]\n"
         "child = spawn(argv, Path(sys.argv[1]), leash=sys.argv[2])\n"
         "print(child.pid, flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(900)\n"
     )
     log = tmp_path / "log"
     argv = [sys.executable, "-c", script, str(log), leash]

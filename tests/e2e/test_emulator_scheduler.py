@@ -9,8 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from local_emulator.scheduler import SchedulerClock, SchedulerOptions
-
-LIMIT_S = 15.0
+from tests.waiting import HANG_S, wait_until
 
 
 class Target(ThreadingHTTPServer):
@@ -37,7 +36,7 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         status = self.server.statuses[min(len(self.server.seen), len(self.server.statuses) - 1)]
         self.server.seen.append(dict(self.headers))
-        self.server.gate.wait(LIMIT_S)
+        self.server.gate.wait(HANG_S)
         self.send_response(status)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -72,34 +71,33 @@ def start(target: Target) -> Iterator[Callable[[SchedulerOptions], list[str]]]:
         clock.stop()
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT_S
-    while not holds():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.01)
-
-
 Start = Callable[[SchedulerOptions], list[str]]
 
 
 def test_the_first_slot_fires_at_once_with_token_and_headers(target: Target, start: Start) -> None:
-    started = time.monotonic()
+    """For the slot that has begun already; the next one is not waited for."""
+    before_s = time.time()
     start(SchedulerOptions(every_s=60))
+    after_s = time.time()
     wait_until(lambda: len(target.seen) == 1)
-    assert time.monotonic() - started < 5
     headers = target.seen[0]
     assert headers["Authorization"] == "Bearer the-token"
     assert headers["X-CloudScheduler-JobName"] == "chandler-tick"
     at = datetime.fromisoformat(headers["X-CloudScheduler-ScheduleTime"])
     assert at.second == 0
-    assert 0 <= time.time() - at.timestamp() < 65
+    assert before_s - 60 < at.timestamp() <= after_s
 
 
 def test_slots_follow_each_other_on_the_grid_of_the_clock(target: Target, start: Start) -> None:
     start(SchedulerOptions(every_s=1))
-    wait_until(lambda: len(target.seen) >= 3)
-    times = sorted(datetime.fromisoformat(headers["X-CloudScheduler-ScheduleTime"]).timestamp() for headers in target.seen[:3])
-    assert times == [times[0], times[0] + 1, times[0] + 2]
+
+    def times() -> list[float]:
+        return [datetime.fromisoformat(each["X-CloudScheduler-ScheduleTime"]).timestamp() for each in list(target.seen)]
+
+    # While nothing holds it up, it leaves none out.
+    wait_until(lambda: any({at, at + 1, at + 2} <= set(times()) for at in times()))
+    assert [at % 1 for at in times()] == [0] * len(times())
+    assert len(set(times())) == len(times())
 
 
 def test_a_failed_attempt_is_sent_again_with_the_same_slot(target: Target, start: Start) -> None:

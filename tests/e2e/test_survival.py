@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -21,28 +21,21 @@ from local_emulator.demo import is_caught_up
 from local_emulator.state import StateDirectory
 from local_emulator.tokens import admin_token
 from shared.domain.jobs import to_datetime
+from tests.waiting import HANG_S, wait_until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SEED: Final = 23
-START_LIMIT_S: Final = 40.0
-LIMIT_S: Final = 40.0
-GONE_LIMIT_S: Final = 10.0
-# Deep enough not to be done before the kills, with pages slowed down; small enough to be done soon without that.
-BACKLOG: Final = {"SOL/USDT": 60_000, "XRP/USDT": 40_000}
+PAGE: Final = 1_000
+BACKLOG: Final = {"SOL/USDT": 30 * PAGE, "XRP/USDT": 25 * PAGE}
+# Between two kills the exchange answers so many pages of each, slowly, and then no more: however late the kill comes, both are
+# on their way.
+ANSWERED: Final = 10
 PAGE_DELAY_MS: Final = 150
+assert min(BACKLOG.values()) > 2 * ANSWERED * PAGE
 STARTED: Final = re.compile(r"^(admin|simulator) +(http://\S+)", re.MULTILINE)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 MongoDatabase = Database[dict[str, Any]]
-
-
-def wait_until(holds: Callable[[], Any], limit_s: float = LIMIT_S, told: Callable[[], object] = str) -> Any:
-    """What it gives, as soon as that is true."""
-    deadline = time.monotonic() + limit_s
-    while not (held := holds()):
-        assert time.monotonic() < deadline, f"it did not come to hold in time: {told()}"
-        time.sleep(0.05)
-    return held
 
 
 def is_settled(jobs: list[dict[str, Any]]) -> bool:
@@ -99,11 +92,11 @@ class RunningEmulator:
         self._seen: set[int] = set()
 
     def wait_ready(self) -> None:
-        found = wait_until(lambda: len(urls := STARTED.findall(self.log())) == 2 and urls, START_LIMIT_S, self.log)
+        found = wait_until(lambda: len(urls := STARTED.findall(self.log())) == 2 and urls, self.log)
         self.urls = dict(found)
         port = int((self._state_dir / "mongod" / "port").read_text())
         self.client: MongoClient[dict[str, Any]] = MongoClient(
-            f"mongodb://127.0.0.1:{port}/?directConnection=true", tz_aware=True, serverSelectionTimeoutMS=5_000
+            f"mongodb://127.0.0.1:{port}/?directConnection=true", tz_aware=True, serverSelectionTimeoutMS=60_000
         )
         self.database: MongoDatabase = self.client["chandler"]
 
@@ -119,13 +112,15 @@ class RunningEmulator:
         """The process group in which the worker function runs: its guard's pid."""
         return next(pid for pid, command in self.family().items() if "leash.py guard" in command and "worker" in command)
 
-    def slow_down(self, delay_ms: int | None) -> None:
+    def answer_some(self) -> None:
+        """The exchange answers ANSWERED more pages of each backlog."""
+        slow, never = {"delay_ms": PAGE_DELAY_MS, "count": ANSWERED}, {"delay_ms": 86_400_000}
+        faults = [{"kind": "slow", "symbol": symbol, **how} for symbol in BACKLOG for how in (slow, never)]
         url = f"{self.urls['simulator']}/_simulator/faults"
         with requests.Session() as session:
             session.trust_env = False
-            session.delete(url, timeout=10).raise_for_status()
-            if delay_ms is not None:
-                session.post(url, json={"kind": "slow", "delay_ms": delay_ms}, timeout=10).raise_for_status()
+            session.delete(url, timeout=HANG_S).raise_for_status()
+            session.post(url, json=faults, timeout=HANG_S).raise_for_status()
 
     def add_backlog(self) -> None:
         token = admin_token(StateDirectory(self._state_dir).jwt_secret(), "admin")
@@ -136,13 +131,22 @@ class RunningEmulator:
             for symbol, candles in BACKLOG.items():
                 start_at = to_datetime(now_ms - candles * 60_000).isoformat()
                 body = {"connector_id": "binance", "symbol": symbol, "timeframe": "1m", "start_at": start_at}
-                session.post(f"{self.urls['admin']}/v1/jobs", json=body, timeout=20).raise_for_status()
+                session.post(f"{self.urls['admin']}/v1/jobs", json=body, timeout=HANG_S).raise_for_status()
 
     def backlog(self) -> list[dict[str, Any]]:
         return list(self.database["jobs"].find({"symbol": {"$in": list(BACKLOG)}, "timeframe": "1m"}))
 
-    def candles_total(self) -> int:
-        return sum(job["totals"].get("candles", 0) for job in self.backlog())
+    def candles(self) -> dict[str, int]:
+        """Stored, by symbol."""
+        found = dict.fromkeys(BACKLOG, 0)
+        for job in self.backlog():
+            found[job["symbol"]] += job["totals"].get("candles", 0)
+        return found
+
+    def wait_for_pages(self, before: dict[str, int]) -> None:
+        """Until some pages of each have been stored since."""
+        least = {symbol: count + 3 * PAGE for symbol, count in before.items()}
+        wait_until(lambda: all(count >= least[symbol] for symbol, count in self.candles().items()), self.backlog)
 
     def expire_leases(self) -> None:
         """As if the time of the dead worker's leases had passed; what it left open is ended, as who claims does."""
@@ -159,8 +163,8 @@ class RunningEmulator:
         self.family()
         self.client.close()
         self.process.send_signal(signal_number)
-        self.process.wait(GONE_LIMIT_S)
-        wait_until(lambda: not self.left_over(), GONE_LIMIT_S, self.left_over)
+        self.process.wait(HANG_S)
+        wait_until(lambda: not self.left_over(), self.left_over)
 
     def left_over(self) -> list[int]:
         return [pid for pid in self._seen if is_alive(pid)]
@@ -182,33 +186,35 @@ def emulator(state_dir: Path, log_path: Path) -> Iterator[RunningEmulator]:
 def test_a_backlog_survives_kill_9_of_the_worker_and_of_the_whole_emulator(tmp_path: Path) -> None:
     state_dir = tmp_path / "state"
     with emulator(state_dir, tmp_path / "first.log") as first:
-        first.slow_down(PAGE_DELAY_MS)
+        first.answer_some()
         first.add_backlog()
-        wait_until(lambda: first.candles_total() >= 8_000, told=first.backlog)
+        first.wait_for_pages(dict.fromkeys(BACKLOG, 0))
         killed = first.worker_group()
         os.killpg(killed, signal.SIGKILL)
         wait_until(lambda: not is_alive(killed))
         # The dead worker's jobs are still leased to it.
         assert any(job["lock"].get("run_id") for job in first.backlog())
         first.expire_leases()
-        count = first.candles_total()
-        wait_until(lambda: first.candles_total() >= count + 6_000, told=first.backlog)
+        before = first.candles()
+        first.answer_some()
+        first.wait_for_pages(before)
+        stored = first.candles()
         assert first.worker_group() != killed
         assert not is_settled(first.backlog())
         first.end(signal.SIGKILL)
     with emulator(state_dir, tmp_path / "second.log") as second:
-        assert second.candles_total() >= count + 6_000
+        assert all(count >= stored[symbol] for symbol, count in second.candles().items())
         second.expire_leases()
         jobs = second.database["jobs"]
         wait_until(
             lambda: is_settled(list(jobs.find())),
-            told=lambda: [(job["_id"], job["cursor"], job["last_error"]) for job in jobs.find()],
+            lambda: [(job["_id"], job["cursor"], job["last_error"]) for job in jobs.find()],
         )
         listed = list(jobs.find({"kind": "live"}))
         assert len(listed) == 14
-        for job in listed:
-            compared = compare_job(second.database, job, SEED)
-            assert compared == SeriesComparison(compared.candles_count, 0, 0, 0), job["_id"]
+        compared = {job["_id"]: compare_job(second.database, job, SEED) for job in listed}
+        for job_id, found in compared.items():
+            assert found == SeriesComparison(found.candles_count, 0, 0, 0), job_id
         outcomes: dict[str, set[str]] = {}
         for run in second.database["job_runs"].find():
             outcomes.setdefault(run["job_id"].removesuffix(":history"), set()).add(run["outcome"])
@@ -217,6 +223,6 @@ def test_a_backlog_survives_kill_9_of_the_worker_and_of_the_whole_emulator(tmp_p
                 continue
             assert "lost" in outcomes[job["_id"]], "the run that was killed is on record"
             assert job["status"] == "active"
-            assert compare_job(second.database, job, SEED).candles_count >= BACKLOG[job["symbol"]] - 1
+            assert compared[job["_id"]].candles_count >= BACKLOG[job["symbol"]] - 1
         second.end(signal.SIGTERM)
     assert second.process.returncode == 0

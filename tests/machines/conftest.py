@@ -1,6 +1,7 @@
 """Fixtures for ticks (see tick_scene.py), for one simulated Binance, and for runs that are overtaken."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from shared.wiring import Platform
 from tests.factories import add_connector, make_platform
 from tests.machines.series_scene import NOW_MS, WIDE
 from tests.machines.tick_scene import ACCOUNT, ONE_PASS_S, Receiver, TickEnd
+from tests.overtaking import overtake_next_write
 
 
 @pytest.fixture(scope="module")
@@ -79,18 +81,7 @@ def tick_end(monkeypatch: pytest.MonkeyPatch) -> TickEnd:
 @pytest.fixture
 def overtake(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
     """Does something when the next run has read and computed everything, and is about to write."""
-
-    def arrange(what: Callable[[], object]) -> None:
-        transact = platform.database.transact
-
-        def overtaken(*args: Any, **options: Any) -> Any:
-            monkeypatch.setattr(platform.database, "transact", transact)
-            what()
-            return transact(*args, **options)
-
-        monkeypatch.setattr(platform.database, "transact", overtaken)
-
-    return arrange
+    return partial(overtake_next_write, platform, monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,7 @@ Time passes by moving all dates of the job and of its connector into the past, b
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -23,11 +22,9 @@ from shared.usecases.record_changes import Author
 from shared.usecases.run_job import RunResult
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, claim
-from tests.waiting import HANG_S, wait_until
 
 AUTHOR: Final = Author("ann", "operator", "req-1")
 WIDE: Final = [(100_000, 60_000)]
-SLOW: Final[dict[str, object]] = {"exchange": "binance", "kind": "slow", "delay_ms": 1_500}
 BROKEN: Final[dict[str, object]] = {"exchange": "binance", "kind": "status", "status": 404}
 PASSED: Final = 5
 STEPS: Final = 45
@@ -269,21 +266,20 @@ def test_an_error_names_its_slots_until_the_job_is_resumed(platform: Platform, s
 
 @pytest.mark.parametrize("is_resumed", [False, True])
 def test_a_pause_in_the_middle_of_a_run_counts_nothing_twice(
-    platform: Platform, simulator: SimulatorProcess, is_resumed: bool
+    platform: Platform, simulator: SimulatorProcess, overtake: Callable[[Callable[[], object]], None], is_resumed: bool
 ) -> None:
     job_id = add_live_job(platform)
     run(platform, job_id)
     let_pass(platform, job_id, PASSED)
-    simulator.set_faults(SLOW)
-    claimed = claim(platform, job_id)
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(platform.runner.run, job_id, claimed.fence, "test", Deadline.after(100))
-        wait_until(lambda: future.done() or platform.jobs.get(job_id)["lock"].get("run_id"))
+
+    def pause() -> None:
+        assert platform.jobs.get(job_id)["lock"]["run_id"], "it is on its way"
         platform.job_manager.pause(job_id, None, AUTHOR)
         if is_resumed:
             platform.job_manager.resume(job_id, None, AUTHOR)
-        assert not future.done()
-        future.result(HANG_S)
+
+    overtake(pause)
+    run(platform, job_id)
     assert slots_of(platform, job_id) == {"ran": 1, "coalesced": PASSED - 1}
     job = platform.jobs.get(job_id)
     assert (job["slot_ledger"]["reason"], job["slot_ledger"]["carried"]) == ("coalesced" if is_resumed else "paused", {})
