@@ -1,20 +1,25 @@
-"""A named pause point: what others do between the moment at which a run has read and computed everything, and its write."""
+"""A named pause point: what others do between the moment at which a run has read and computed everything, and a write of it."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
 from shared.wiring import Platform
 
+Overtake: TypeAlias = Callable[..., None]
 
-def overtake_next_write(platform: Platform, monkeypatch: pytest.MonkeyPatch, what: Callable[[], object]) -> None:
-    """The next transaction of the platform begins when `what` has been done."""
-    transact = platform.database.transact
+
+def overtake_write(platform: Platform, monkeypatch: pytest.MonkeyPatch, what: Callable[[], object], number: int = 1) -> None:
+    """The platform's next transaction, or a later one, begins when `what` has been done."""
+    transact, left = platform.database.transact, number
 
     def overtaken(*args: Any, **options: Any) -> Any:
-        monkeypatch.setattr(platform.database, "transact", transact)
-        what()
+        nonlocal left
+        left -= 1
+        if left == 0:
+            monkeypatch.setattr(platform.database, "transact", transact)
+            what()
         return transact(*args, **options)
 
     monkeypatch.setattr(platform.database, "transact", overtaken)

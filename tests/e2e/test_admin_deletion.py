@@ -10,7 +10,7 @@ from shared.stores.candles import Series
 from shared.usecases.record_changes import Author
 from tests.e2e.admin_api import JOB, AdminApi, fields_of, set_fields
 from tests.factories import claim, run_once
-from tests.overtaking import overtake_next_write
+from tests.overtaking import overtake_write
 
 JOB_ID = "binance:BTC-USDT:1m"
 PATH = f"/v1/jobs/{JOB_ID}"
@@ -78,7 +78,7 @@ def test_a_run_on_its_way_writes_nothing_more_once_its_candles_are_dropped(
     api.add_connector()
     api.add_job(indicators=[])
     drop = api.platform.job_manager._drop_candles
-    overtake_next_write(api.platform, monkeypatch, lambda: drop(JOB_ID, None, Author("me", "admin", "test")))
+    overtake_write(api.platform, monkeypatch, lambda: drop(JOB_ID, None, Author("me", "admin", "test")))
     with pytest.raises(LeaseLost):
         run_once(api.platform, JOB_ID)
     assert (count_candles(api), api.count("job_runs")) == (0, 0)

@@ -14,7 +14,7 @@ from shared.wiring import Platform
 from tests.factories import add_connector, make_platform
 from tests.machines.series_scene import NOW_MS, WIDE
 from tests.machines.tick_scene import ACCOUNT, ONE_PASS_S, Receiver, TickEnd
-from tests.overtaking import overtake_next_write
+from tests.overtaking import Overtake, overtake_write
 
 
 @pytest.fixture(scope="module")
@@ -79,9 +79,9 @@ def tick_end(monkeypatch: pytest.MonkeyPatch) -> TickEnd:
 
 
 @pytest.fixture
-def overtake(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Does something when the next run has read and computed everything, and is about to write."""
-    return partial(overtake_next_write, platform, monkeypatch)
+def overtake(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> Overtake:
+    """Does something when the next run has read and computed everything, and is about to write (for the `number`th time)."""
+    return partial(overtake_write, platform, monkeypatch)
 
 
 @pytest.fixture(scope="module")

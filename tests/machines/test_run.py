@@ -1,9 +1,7 @@
 """One run of a job on a real mongod and a simulated exchange: what it stores, when it ends, and what it may not touch."""
 
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+import time
 from typing import Any, Final
 
 import pytest
@@ -18,32 +16,30 @@ from shared.domain.indicators import DEFAULT_INDICATORS, compute_indicators, res
 from shared.domain.jobs import to_datetime, to_ms
 from shared.domain.timeframes import MINUTE_MS
 from shared.errors import LeaseLost
+from shared.stores import database
 from shared.stores.database import Database
+from shared.stores.job_leases import Claim
 from shared.usecases.pages_ahead import PAGES_AHEAD_MAX
-from shared.usecases.run_job import RunResult
+from shared.usecases.run_job import TURN_MS
 from shared.usecases.send_requests import PAGE_RESERVE_MS
+from shared.usecases.windows_ahead import IN_FLIGHT_MAX
 from shared.wiring import Platform
-from tests.factories import (
-    add_job,
-    claim,
-    make_platform,
-    run_once,
-    run_until_caught_up,
-    stored_documents,
-)
+from tests.factories import add_job, claim, make_platform, run_once, run_until_caught_up, stored_documents
 from tests.machines.series_scene import CLOSED_MS, back
+from tests.overtaking import Overtake
 from tests.replay import assert_series_equals
-from tests.waiting import HANG_S, wait_until
 
 SEED: Final = 17
 COLLECTION: Final = "candles_binance_BTC-USDT_1m"
 PAGE: Final = 1_000
-# So that something can happen in the middle of a run.
-SLOW: Final[dict[str, object]] = {"exchange": "binance", "kind": "slow", "delay_ms": 300}
 
 
 def truth(start_ms: int, end_ms: int = CLOSED_MS) -> CandleBatch:
     return true_candles(SEED, "binance", "BTC/USDT", "1m", start_ms, end_ms)
+
+
+def requests_total(simulator: SimulatorProcess) -> int:
+    return int(simulator.report()["binance"]["requests_total"])
 
 
 def stored(platform: Platform) -> list[dict[str, Any]]:
@@ -58,32 +54,30 @@ def runs_of(platform: Platform, job_id: str) -> list[dict[str, Any]]:
     return platform.runs.list_of_job(job_id, None, 100)
 
 
-@contextmanager
-def running(platform: Platform, job_id: str, stored_min: int = 1) -> Iterator[Future[RunResult]]:
-    """The job's run in a thread, from the moment at which so many candles are stored."""
-    claimed = claim(platform, job_id)
-    with ThreadPoolExecutor(1) as pool:
-        future = pool.submit(platform.runner.run, job_id, claimed.fence, "test", Deadline.after(100))
-        wait_until(lambda: future.done() or len(stored(platform)) >= stored_min)
-        assert not future.done(), future.result()
-        yield future
-
-
 # --- how it ends
 
 
-def test_a_run_ends_before_its_deadline_and_leaves_the_rest_to_the_next(
-    platform: Platform, simulator: SimulatorProcess
+def test_a_run_begins_no_page_when_its_deadline_is_near_and_leaves_the_rest_to_the_next(
+    platform: Platform, simulator: SimulatorProcess, overtake: Overtake
 ) -> None:
-    simulator.set_faults(SLOW)
     job_id = add_job(platform, start_ms=back(60 * PAGE), end_ms=CLOSED_MS, indicators=[])
     claimed = claim(platform, job_id)
-    deadline = Deadline.after(PAGE_RESERVE_MS / 1000 + 1.0)
+    before = requests_total(simulator)
+    # Earlier than the end of its turn, so that it is this one that counts.
+    deadline = Deadline.after((PAGE_RESERVE_MS + TURN_MS) / 1000 - 0.1)
+    sent = 0
+
+    def come_near() -> None:
+        nonlocal sent
+        object.__setattr__(deadline, "at_monotonic", time.monotonic() + PAGE_RESERVE_MS / 1000)
+        sent = requests_total(simulator) - before
+
+    overtake(come_near)
     result = platform.runner.run(job_id, claimed.fence, "test", deadline)
-    # No page is begun with less than the reserve left, so the run is over long before the deadline.
-    assert deadline.remaining_ms() > PAGE_RESERVE_MS - 3_000
     assert result.outcome.value == "more"
-    assert 1 * PAGE <= len(stored(platform)) < 60 * PAGE
+    assert 0 < sent <= result.requests <= sent + IN_FLIGHT_MAX
+    # What was under way is stored all the same.
+    assert len(stored(platform)) == result.requests * PAGE < 60 * PAGE
     job = platform.jobs.get(job_id)
     assert (job["attempt"], job["lock"]) == (0, {"fence": claimed.fence})
     assert to_ms(job["next_run_at"]) <= platform.database.server_now_ms()
@@ -106,15 +100,20 @@ def test_a_run_takes_as_many_pages_as_it_may_and_is_due_again_at_once(
     assert_series_equals(stored(platform), truth(back(5 * PAGE)), ())
 
 
-def test_a_pause_ends_the_run_after_the_page_at_hand(platform: Platform, simulator: SimulatorProcess) -> None:
-    simulator.set_faults(SLOW)
+def test_a_pause_ends_the_run_after_the_page_at_hand(
+    platform: Platform, simulator: SimulatorProcess, overtake: Overtake
+) -> None:
     job_id = add_job(platform, start_ms=back(30 * PAGE), end_ms=CLOSED_MS, indicators=[])
-    with running(platform, job_id) as future:
+    counts: list[int] = []
+
+    def pause() -> None:
         update(platform, job_id, status="paused")
-        count_paused = len(stored(platform))
-        assert future.result(HANG_S).outcome.value == "paused"
+        counts.append(len(stored(platform)))
+
+    overtake(pause, number=2)
+    assert run_once(platform, job_id).outcome.value == "paused"
     documents, job = stored(platform), platform.jobs.get(job_id)
-    assert len(documents) <= count_paused + PAGES_AHEAD_MAX * PAGE
+    assert 0 < counts[0] < len(documents) <= counts[0] + PAGES_AHEAD_MAX * PAGE
     assert (job["status"], set(job["lock"])) == ("paused", {"fence"})
     # What it has is whole, and goes on from there.
     assert_series_equals(documents, truth(back(30 * PAGE))[: len(documents)], ())
@@ -142,59 +141,79 @@ def test_a_start_between_two_candles_begins_with_the_next_one(platform: Platform
 # --- what it may not touch
 
 
-def test_a_job_deleted_during_its_run_writes_nothing_more(platform: Platform, simulator: SimulatorProcess) -> None:
-    simulator.set_faults(SLOW)
+def test_a_job_deleted_during_its_run_writes_nothing_more(
+    platform: Platform, simulator: SimulatorProcess, overtake: Overtake
+) -> None:
     job_id = add_job(platform, start_ms=back(30 * PAGE), end_ms=CLOSED_MS, indicators=[])
-    with running(platform, job_id) as future:
+    counts: list[int] = []
+
+    def delete() -> None:
         platform.database.transact(lambda session: platform.jobs.delete(job_id, None, session))
-        count = len(stored(platform))
-        with pytest.raises(LeaseLost):
-            future.result(HANG_S)
-    assert len(stored(platform)) == count
+        counts.append(len(stored(platform)))
+
+    overtake(delete, number=2)
+    with pytest.raises(LeaseLost):
+        run_once(platform, job_id)
+    assert len(stored(platform)) == counts[0] > 0
     assert platform.jobs.count({}) == 0
     assert runs_of(platform, job_id) == []
 
 
-def test_a_run_that_was_overtaken_stores_nothing_further(platform: Platform, simulator: SimulatorProcess) -> None:
-    simulator.set_faults(SLOW)
+def test_a_run_that_was_overtaken_stores_nothing_further(
+    platform: Platform, simulator: SimulatorProcess, overtake: Overtake
+) -> None:
     job_id = add_job(platform, start_ms=back(30 * PAGE), end_ms=CLOSED_MS, indicators=[])
-    with running(platform, job_id) as future:
+    claims: list[Claim] = []
+    left: list[tuple[int, Any]] = []
+
+    def take_over() -> None:
         update(platform, job_id, **{"lock.expires_at": to_datetime(0), "next_run_at": to_datetime(0)})
-        new = claim(platform, job_id)
-        count, cursor = len(stored(platform)), platform.jobs.get(job_id)["cursor"]
-        with pytest.raises(LeaseLost):
-            future.result(HANG_S)
-    job = platform.jobs.get(job_id)
+        claims.append(claim(platform, job_id))
+        left.append((len(stored(platform)), platform.jobs.get(job_id)["cursor"]))
+
+    overtake(take_over, number=2)
+    with pytest.raises(LeaseLost):
+        run_once(platform, job_id)
+    job, (new,), ((count, cursor),) = platform.jobs.get(job_id), claims, left
     assert (len(stored(platform)), job["cursor"], job["lock"]["fence"]) == (count, cursor, new.fence)
+    assert count > 0
     assert job["lock"]["run_id"] is None
-    simulator.set_faults()
     assert platform.runner.run(job_id, new.fence, "test", Deadline.after(100)).outcome.value == "done"
     assert_series_equals(stored(platform), truth(back(30 * PAGE)), ())
     assert [run["outcome"] for run in runs_of(platform, job_id)] == ["done", "lost"]
 
 
 def test_the_run_of_a_deleted_job_cannot_write_under_the_one_made_again(
-    platform: Platform, simulator: SimulatorProcess
+    platform: Platform, simulator: SimulatorProcess, overtake: Overtake
 ) -> None:
-    simulator.set_faults(SLOW)
     made_at = to_datetime(platform.database.server_now_ms())
     job_id = add_job(platform, start_ms=back(30 * PAGE), end_ms=CLOSED_MS, indicators=[], created_at=made_at)
-    with running(platform, job_id) as future:
+    counts: list[int] = []
+
+    def make_again() -> None:
         platform.database.transact(lambda session: platform.jobs.delete(job_id, None, session))
         made_again_at = to_datetime(platform.database.server_now_ms())
         add_job(platform, start_ms=back(30 * PAGE), end_ms=CLOSED_MS, indicators=[], created_at=made_again_at)
         new = claim(platform, job_id)
         platform.leases.begin(job_id, new.fence, "the new run", 60_000)
-        count = len(stored(platform))
-        with pytest.raises(LeaseLost):
-            future.result(HANG_S)
-    assert len(stored(platform)) == count
+        counts.append(len(stored(platform)))
+
+    overtake(make_again, number=2)
+    with pytest.raises(LeaseLost):
+        run_once(platform, job_id)
+    assert len(stored(platform)) == counts[0] > 0
     assert platform.jobs.get(job_id)["cursor"]["last_ts"] is None
 
 
 def test_a_page_that_could_not_be_stored_does_not_move_the_cursor(
-    platform: Platform, simulator: SimulatorProcess, mongo_client: MongoClient[dict[str, Any]], database_name: str
+    platform: Platform,
+    simulator: SimulatorProcess,
+    mongo_client: MongoClient[dict[str, Any]],
+    database_name: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # It does not help to try it again for eight seconds.
+    monkeypatch.setattr(database, "TRANSACTION_TRIES_MAX", 2)
     job_id = add_job(platform, start_ms=back(3 * PAGE), indicators=[])
     fail = {
         "failCommands": ["insert"],

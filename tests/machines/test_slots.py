@@ -6,7 +6,7 @@ Time passes by moving all dates of the job and of its connector into the past, b
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from shared.usecases.record_changes import Author
 from shared.usecases.run_job import RunResult
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, claim
+from tests.overtaking import Overtake
 
 AUTHOR: Final = Author("ann", "operator", "req-1")
 WIDE: Final = [(100_000, 60_000)]
@@ -266,7 +267,7 @@ def test_an_error_names_its_slots_until_the_job_is_resumed(platform: Platform, s
 
 @pytest.mark.parametrize("is_resumed", [False, True])
 def test_a_pause_in_the_middle_of_a_run_counts_nothing_twice(
-    platform: Platform, simulator: SimulatorProcess, overtake: Callable[[Callable[[], object]], None], is_resumed: bool
+    platform: Platform, simulator: SimulatorProcess, overtake: Overtake, is_resumed: bool
 ) -> None:
     job_id = add_live_job(platform)
     run(platform, job_id)
