@@ -18,6 +18,7 @@ from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_once, run_until_caught_up, stored_documents
 from tests.machines.series_scene import CLOSED_MS, WIDE, back, counts, hide
 from tests.replay import assert_series_equals
+from tests.waiting import HANG_S
 
 SEED: Final = 31
 AUTHOR: Final = Author("me", "admin", "test")
@@ -95,16 +96,16 @@ def test_a_page_that_lands_while_values_are_computed_again_continues_from_the_ne
     def held(work: object, session: object = None) -> object:
         if threading.current_thread().name == "live":
             read.set()
-            assert go_on.wait(20)
+            assert go_on.wait(HANG_S)
         return transact(work, session)  # type: ignore[arg-type]
 
     monkeypatch.setattr(platform.database, "transact", held)
     live = threading.Thread(target=run_once, args=(platform, job_id), name="live")
     live.start()
-    assert read.wait(20)
+    assert read.wait(HANG_S)
     run_until_caught_up(platform, f"{job_id}:enrich")
     go_on.set()
-    live.join(20)
+    live.join(HANG_S)
     assert_truth(platform, back(1_000), end_ms=CLOSED_MS + MINUTE_MS)
 
 
