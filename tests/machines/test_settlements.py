@@ -1,6 +1,5 @@
 """What became of a grant is told: what arrived counts from then on, what will not be sent is free again, each of it once."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,7 +17,7 @@ from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector
 from tests.limits import booked, grain_end_ms, limiter_of, logged, make_ask, set_clock, set_fields, settled, unsettled
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 MINUTE_MS = 60_000
 # The driver does not try again by itself.
@@ -194,13 +193,15 @@ def test_an_instance_that_stops_tells_what_is_left(platform: Platform, limiter: 
 
 
 def test_at_the_end_of_a_run_it_is_told_at_once_where_there_is_little_room(
-    platform: Platform, limiter: InstanceLimiter
+    platform: Platform, limiter: InstanceLimiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The instance may be put to sleep then, and what nobody knows of counts for longer."""
+    # Without the end it would be told in an hour.
+    monkeypatch.setattr("shared.usecases.grants.report_within_ms", lambda _windows: 3_600_000)
     grants = grants_of(platform, limiter)
     grants.note_answer(grants.acquire(5, 5))
     grants.close()
-    wait_until(lambda: not unsettled(platform), limit_s=4.0)
+    wait_until(lambda: not unsettled(platform))
 
 
 def test_what_could_not_be_told_is_told_again_and_counts_once(
@@ -257,12 +258,15 @@ def test_what_is_given_back_while_a_report_is_on_its_way_does_not_wait_for_an_ar
         # Until its own time has passed, with nothing to be taken along.
         wait_until(lambda: not limiter._reporter._due)
         session.abort_transaction()
-        asked.result(60)
-    wait_until(lambda: not unsettled(platform), limit_s=30)
+        asked.result(HANG_S)
+    wait_until(lambda: not unsettled(platform))
 
 
-def test_a_run_that_ends_where_many_grants_are_open_reports_at_once(platform: Platform, limits: RateLimitStore) -> None:
+def test_a_run_that_ends_where_many_grants_are_open_reports_at_once(
+    platform: Platform, limits: RateLimitStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """However little weight that is: so many instances may have ended a run."""
+    monkeypatch.setattr("shared.usecases.grants.report_within_ms", lambda _windows: 3_600_000)
     set_fields(platform, rate_limit=100_000)
     for _ in range(UNSETTLED_MAX // 2):
         reserve(limits, 1, use_by_ms=3_600_000)
@@ -271,14 +275,14 @@ def test_a_run_that_ends_where_many_grants_are_open_reports_at_once(platform: Pl
     permit = grants.acquire(1, 1)
     grants.note_answer(permit)
     grants.close()
-    wait_until(lambda: permit.reservation.reservation_id not in unsettled(platform), limit_s=4.0)
+    wait_until(lambda: permit.reservation.reservation_id not in unsettled(platform))
 
 
 def test_a_request_that_waits_for_its_moment_is_not_sent_once_its_run_has_ended(platform: Platform) -> None:
     """Its weight is given back, and others may have sent in its place."""
-    add_connector(platform, windows=[(1, 2_000)])
+    add_connector(platform, windows=[(1, MINUTE_MS)])
     limiter = InstanceLimiter(platform.limits)
-    grants = grants_of(platform, limiter, wait_ms_max=3_000)
+    grants = grants_of(platform, limiter, wait_ms_max=2 * MINUTE_MS)
     grants.note_answer(grants.acquire(1, 1))
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(grants.acquire, 1, 1)
@@ -290,38 +294,44 @@ def test_a_request_that_waits_for_its_moment_is_not_sent_once_its_run_has_ended(
 
 
 def test_a_run_that_ends_while_it_waits_for_room_books_nothing(platform: Platform) -> None:
-    """There is room half a second later, and it would be nobody's."""
-    connector_id = add_connector(platform, "kraken", windows=[(10, 900)])
+    """There is room later, and it would be nobody's."""
+    connector_id = add_connector(platform, "kraken", windows=[(10, MINUTE_MS)])
     platform.limits.reserve(connector_id, make_ask(10, 10, use_by_ms=0))
     connector = platform.connectors.get_connector(connector_id)
-    backfill = Grants(InstanceLimiter(platform.limits), connector, 60_000, is_live=False)
+    backfill = Grants(InstanceLimiter(platform.limits), connector, 5 * MINUTE_MS, is_live=False)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(backfill.acquire, 1, 10)
         wait_until(lambda: limiter_of(platform, connector_id)["last"]["granted"] == 0)
         backfill.close()
         with pytest.raises(Refused):
-            waiting.result(20)
+            waiting.result(HANG_S)
     # When the window has emptied, all of it is there for others.
+    set_clock(platform, platform.database.server_now_ms() + 2 * MINUTE_MS, connector_id)
     wait_until(lambda: platform.limits.reserve(connector_id, make_ask(10, 10, use_by_ms=0)).granted == 10)
 
 
 # --- denials
 
 
+def is_served(grants: Grants) -> bool:
+    try:
+        return grants.acquire(1, 1).weight == 1
+    except Refused:
+        return False
+
+
 def test_a_denial_is_remembered_until_the_connector_is_changed(platform: Platform, limits: RateLimitStore) -> None:
     limiter = InstanceLimiter(limits)
     connector = platform.connectors.get_connector("binance")
     reserve(limits, 10)
-    asked = None
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
+
+    def is_remembered() -> bool:
         denials = [limiter.reserve("binance", make_ask(), connector.version) for _ in range(2)]
         assert [denial.granted for denial in denials] == [0, 0]
         assert 0 < denials[1].wait_ms <= MINUTE_MS + 5_000
-        if denials[0].reservation_id == denials[1].reservation_id:
-            asked = denials[0].reservation_id
-            break
-    assert asked is not None, "nobody remembers a denial"
+        return denials[0].reservation_id == denials[1].reservation_id
+
+    wait_until(is_remembered)
     platform.connector_manager.patch("binance", {"rate_limit": 20}, None, Author("me", "admin", "test"))
     changed = platform.connectors.get_connector("binance")
     assert limiter.reserve("binance", make_ask(), changed.version).granted == 1
@@ -333,35 +343,22 @@ def test_a_remembered_denial_ends_when_waiting_for_its_moment_is_near_enough(pla
     limiter = InstanceLimiter(platform.limits)
     first = Grants(limiter, connector, 0)
     first.note_answer(first.acquire(1, 1))
-    holder = Grants(limiter, connector, 0)
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            holder.acquire(1, 1)
-            return
-        except Refused:
-            continue
-    raise AssertionError("the denial is remembered for ever")
+    wait_until(lambda: is_served(Grants(limiter, connector, 0)))
 
 
 def test_a_denial_does_not_outlast_what_others_give_back(platform: Platform, limits: RateLimitStore) -> None:
+    # By itself it would end in an hour.
+    set_fields(platform, rate_limit_period_ms=60 * MINUTE_MS)
     grant = reserve(limits, 10)
     holder = grants_of(platform, InstanceLimiter(limits))
     with pytest.raises(Refused):
         holder.acquire(1, 1)
     limits.settle("binance", [settled(grant, 1, grant.at_ms)])
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        try:
-            assert holder.acquire(1, 1).weight == 1
-            return
-        except Refused:
-            continue
-    raise AssertionError("a minute's denial is remembered although there is room")
+    wait_until(lambda: is_served(holder))
 
 
 def test_a_patient_question_is_not_refused_by_an_impatient_ones_denial(platform: Platform) -> None:
-    connector_id = add_connector(platform, windows=[(1, 5_000)])
+    connector_id = add_connector(platform, windows=[(1, MINUTE_MS)])
     connector = platform.connectors.get_connector(connector_id)
     limiter = InstanceLimiter(platform.limits)
     first = limiter.reserve(connector_id, make_ask(use_by_ms=0))
