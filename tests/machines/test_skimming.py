@@ -1,6 +1,5 @@
 """Long stretches without trades on exchanges that are asked by window: passed in a few requests, and looked for again."""
 
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
@@ -17,7 +16,9 @@ from shared.usecases.windows_ahead import AHEAD_MAX
 from shared.wiring import Platform
 from tests.contract.cases import CASES
 from tests.factories import add_connector, add_job, make_platform, run_once, run_until_caught_up, stored_documents
+from tests.limits import limiter_of, set_clock
 from tests.machines.series_scene import NOW_MS, WIDE, counts
+from tests.waiting import wait_until
 
 SEED: Final = 23
 BY_WINDOW: Final = [
@@ -161,16 +162,21 @@ def test_where_longer_candles_are_there_nobody_skims_twice(platform: Platform, s
     assert requests_of(platform, job_id) <= 2 * 10 + 30 + len(load_spec("coinbase").timeframe_names)
 
 
+def run_an_hour_later(platform: Platform, job_id: str) -> str:
+    """The outcome of a run before which all that was sent has left the limit's window, by the limiter's clock."""
+    clock_ms = limiter_of(platform, "coinbase").get("clock_ms", platform.database.server_now_ms())
+    set_clock(platform, clock_ms + 2 * HOUR_MS, "coinbase")
+    return run_once(platform, job_id).outcome.value
+
+
 def test_a_limit_of_one_request_at_a_time_lets_a_run_get_on(
     mongodb_uri: str, database_name: str, simulator: SimulatorProcess
 ) -> None:
     """An empty page cannot be asked for twice then."""
     impatient = make_platform(mongodb_uri, database_name, worker_wait_ms_max=0)
     try:
-        job_id = coinbase(impatient, simulator, LISTED_MS - 4 * PAGE_MS, LISTED_MS, windows=[(1, 400)])
-        deadline = time.monotonic() + 20
-        while run_once(impatient, job_id).outcome.value != "done" and time.monotonic() < deadline:
-            time.sleep(0.1)
+        job_id = coinbase(impatient, simulator, LISTED_MS - 4 * PAGE_MS, LISTED_MS, windows=[(1, HOUR_MS)])
+        wait_until(lambda: run_an_hour_later(impatient, job_id) == "done")
         assert requests_of(impatient, job_id) == 4
     finally:
         impatient.close()
@@ -199,12 +205,14 @@ def test_a_run_gets_on_however_little_the_limit_allows(
 ) -> None:
     impatient = make_platform(mongodb_uri, database_name, worker_wait_ms_max=0)
     try:
-        job_id = coinbase(impatient, simulator, START_MS, windows=[(8, 1_000)])
+        job_id = coinbase(impatient, simulator, START_MS, windows=[(8, HOUR_MS)])
         outcomes: list[str] = []
-        deadline = time.monotonic() + 30
-        while "done" not in outcomes and time.monotonic() < deadline:
-            outcomes.append(run_once(impatient, job_id).outcome.value)
-            time.sleep(0.05)
+
+        def is_done() -> bool:
+            outcomes.append(run_an_hour_later(impatient, job_id))
+            return outcomes[-1] == "done"
+
+        wait_until(is_done)
         assert set(outcomes) == {"waiting", "done"}
         assert requests_of(impatient, job_id) <= 30
         assert stored(impatient) == list(range(LISTED_MS, END_MS, MINUTE_MS))
