@@ -14,6 +14,7 @@ from shared.exchanges.ccxt_peers import CLIENTS_MAX, BridgePeers, PeerPool
 from shared.exchanges.http_session import open_session
 from tests.contract.frozen_market import NOW_MS as FROZEN_MS
 from tests.contract.loopback_venue import NOW_MS, Venue, rows_of
+from tests.waiting import HANG_S
 
 START_MS = NOW_MS - 30 * MINUTE_MS
 # What each says of a time without trades, as its documentation has it. `BTCUSDT` is the market's id below.
@@ -132,7 +133,7 @@ def test_who_waits_for_weight_keeps_nobody_else_waiting(simulator: SimulatorProc
     def wait() -> None:
         weights.append(client.weight("1m", 10))
         arrived.set()
-        assert goes_on.wait(30)
+        assert goes_on.wait(HANG_S)
 
     with open_session() as session:
         peers, spec = BridgePeers(session), bridge_spec("ccxt:coinbaseexchange")
@@ -143,11 +144,11 @@ def test_who_waits_for_weight_keeps_nobody_else_waiting(simulator: SimulatorProc
         slow = threading.Thread(target=client.fetch_ohlcv, args=asked, kwargs={"before_send": wait})
         slow.start()
         try:
-            assert arrived.wait(30)
+            assert arrived.wait(HANG_S)
             found = threading.Event()
             quick = threading.Thread(target=lambda: (other.fetch_ohlcv(*asked), found.set()))
             quick.start()
-            assert found.wait(10), "the other job's request waits too"
+            assert found.wait(HANG_S / 2), "the other job's request waits too"
             quick.join()
         finally:
             goes_on.set()

@@ -23,6 +23,7 @@ from shared.exchanges.rows import Market
 from shared.exchanges.spec import Template
 from tests.contract.conftest import Connect
 from tests.contract.loopback_venue import NOW_MS, START_MS, Venue, page_of
+from tests.waiting import HANG_S
 
 
 def minutes(first: int, end: int, step: int = 1) -> list[int]:
@@ -264,7 +265,7 @@ def test_the_newest_rows_are_no_window_though_some_lie_in_it(venue: Venue, conne
 
 
 def test_a_slow_a_cut_and_a_dead_connection_are_unavailable(venue: Venue, connect: Connect) -> None:
-    venue.says([], delay_s=5.0)
+    venue.says([], delay_s=HANG_S)
     with pytest.raises(ExchangeUnavailable, match="no answer: ReadTimeout"):
         connect(timeout_s=(0.5, 0.1)).ping()
     venue.says(page_of("binance", minutes(0, 50)), send_bytes=100)
@@ -277,11 +278,10 @@ def test_a_slow_a_cut_and_a_dead_connection_are_unavailable(venue: Venue, connec
 
 @pytest.mark.parametrize("drips_head", [False, True])
 def test_a_peer_that_drips_bytes_does_not_hold_us(venue: Venue, connect: Connect, drips_head: bool) -> None:
-    venue.says(b"[" + b"a" * 10_000 + b"]", drip_s=0.02, drips_head=drips_head)
-    started = time.monotonic()
+    """It goes on for minutes, and no single byte is late."""
+    venue.says(b"[" + b"a" * 10_000 + b"]", drip_s=0.03, drips_head=drips_head)
     with pytest.raises(ExchangeUnavailable, match="timed out"):
-        connect(timeout_s=(0.1, 0.2)).ping()
-    assert time.monotonic() - started < 2
+        connect(timeout_s=(1.0, 0.5)).ping()
 
 
 @pytest.mark.parametrize("headers", [{}, {"Content-Encoding": "gzip"}])
@@ -317,7 +317,7 @@ def test_before_send_runs_when_the_connection_is_up_and_before_the_first_byte() 
     """A handshake may outlast a grant of weight: what asks for the grant has to come after it."""
     seen: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(5)
+        listener.settimeout(HANG_S)
 
         def look() -> None:
             accepted, _ = listener.accept()
@@ -343,7 +343,8 @@ def test_before_send_runs_when_the_connection_is_up_and_before_the_first_byte() 
 def test_ping_symbols_limits_and_usage(venue: Venue, connect: Connect) -> None:
     exchange = connect()
     venue.says({})
-    assert 0 <= exchange.ping() < 5_000
+    began = time.monotonic()
+    assert 0 <= exchange.ping() <= (time.monotonic() - began) * 1000
     assert venue.asked[-1][1] == "/api/v3/ping"
     symbols = [{"symbol": "BTCUSDT", "baseAsset": "BTC", "quoteAsset": "USDT", "status": "TRADING"}]
     venue.says({"symbols": [*symbols, {"symbol": "OLDUSDT", "baseAsset": "OLD", "quoteAsset": "USDT", "status": "BREAK"}]})

@@ -14,6 +14,7 @@ import requests
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
 from tests.contract.frozen_market import NOW_MS, SEED, truth
+from tests.waiting import HANG_S
 
 MINUTE_OPEN_MS = TIMEFRAMES["1m"].floor(NOW_MS)
 
@@ -34,7 +35,7 @@ def iso(at_ms: int) -> str:
 
 def klines(simulator: SimulatorProcess, session: requests.Session, **query: object) -> requests.Response:
     query = {"symbol": "BTCUSDT", "interval": "1m", **query}
-    return session.get(simulator.base_url("binance") + "/api/v3/klines", params=query, timeout=10)  # type: ignore[arg-type]
+    return session.get(simulator.base_url("binance") + "/api/v3/klines", params=query, timeout=HANG_S)  # type: ignore[arg-type]
 
 
 def test_binance_bounds_order_and_limits(simulator: SimulatorProcess, session: requests.Session) -> None:
@@ -103,18 +104,18 @@ def test_binance_tells_the_weight_used_then_throttles_then_bans(simulator: Simul
     assert "banned until" in banned.json()["msg"]
     report = simulator.report()["binance"]
     assert report["windows"][0] == {**report["windows"][0], "limit": 20, "worst": 46, "over_limit": 13, "total": 46}
-    info = session.get(simulator.base_url("binance") + "/api/v3/ping", timeout=10)
+    info = session.get(simulator.base_url("binance") + "/api/v3/ping", timeout=HANG_S)
     assert info.status_code == 418
 
 
 def test_binance_answers_what_is_not_candles(simulator: SimulatorProcess, session: requests.Session) -> None:
     base_url = simulator.base_url("binance")
-    assert session.get(base_url + "/api/v3/ping", timeout=10).json() == {}
-    assert session.get(base_url + "/api/v3/time", timeout=10).json() == {"serverTime": NOW_MS}
-    info = session.get(base_url + "/api/v3/exchangeInfo?symbolStatus=TRADING", timeout=10).json()
+    assert session.get(base_url + "/api/v3/ping", timeout=HANG_S).json() == {}
+    assert session.get(base_url + "/api/v3/time", timeout=HANG_S).json() == {"serverTime": NOW_MS}
+    info = session.get(base_url + "/api/v3/exchangeInfo?symbolStatus=TRADING", timeout=HANG_S).json()
     assert "OMGUSDT" not in {symbol["symbol"] for symbol in info["symbols"]}
     assert info["rateLimits"] == [{"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 6000}]
-    assert session.get(base_url + "/api/v9/nothing", timeout=10).status_code == 404
+    assert session.get(base_url + "/api/v9/nothing", timeout=HANG_S).status_code == 404
 
 
 # --- Coinbase by hand
@@ -124,7 +125,7 @@ def product_candles(
     simulator: SimulatorProcess, session: requests.Session, product: str = "BTC-USD", **query: object
 ) -> requests.Response:
     url = f"{simulator.base_url('coinbase')}/products/{product}/candles"
-    return session.get(url, params={"granularity": 60, **query}, timeout=10)  # type: ignore[arg-type]
+    return session.get(url, params={"granularity": 60, **query}, timeout=HANG_S)  # type: ignore[arg-type]
 
 
 def test_coinbase_is_descending_inclusive_and_reads_low_first(simulator: SimulatorProcess, session: requests.Session) -> None:
@@ -166,7 +167,7 @@ def test_coinbase_leaves_out_silence_and_refuses_in_its_words(simulator: Simulat
 
 
 def kraken_ohlc(simulator: SimulatorProcess, session: requests.Session, **query: object) -> dict[str, Any]:
-    response = session.get(simulator.base_url("kraken") + "/0/public/OHLC", params=query, timeout=10)  # type: ignore[arg-type]
+    response = session.get(simulator.base_url("kraken") + "/0/public/OHLC", params=query, timeout=HANG_S)  # type: ignore[arg-type]
     assert response.status_code == 200
     answer: dict[str, Any] = response.json()
     return answer
@@ -253,7 +254,7 @@ def test_the_clock_moves_the_market(simulator: SimulatorProcess, session: reques
     [
         ({"kind": "drop"}, requests.ConnectionError),
         ({"kind": "cut"}, requests.exceptions.ChunkedEncodingError),
-        ({"kind": "slow", "delay_ms": 5_000}, requests.ReadTimeout),
+        ({"kind": "slow", "delay_ms": 86_400_000}, requests.ReadTimeout),
         ({"kind": "not_json"}, requests.JSONDecodeError),
         ({"kind": "drip", "delay_ms": 60}, None),
     ],
@@ -264,11 +265,12 @@ def test_the_wire_breaks_on_demand_and_mends(
     url = simulator.base_url("binance") + "/api/v3/klines?symbol=BTCUSDT&interval=1m"
     whole = klines(simulator, session).json()
     simulator.set_faults({"exchange": "binance", "count": 1, **fault})
+    timeout_s = 0.5 if error is requests.ReadTimeout else HANG_S
     if error is None:
-        assert session.get(url, timeout=0.5).json() == whole
+        assert session.get(url, timeout=timeout_s).json() == whole
     else:
         with pytest.raises(error):
-            session.get(url, timeout=0.5).json()
+            session.get(url, timeout=timeout_s).json()
     assert klines(simulator, session).json() == whole
     assert simulator.faults()[0]["left"] == 0
 

@@ -29,7 +29,7 @@ from tests.deployed import SCHEDULER, TICK, start_functions, tick_caller
 from tests.factories import add_connector, add_job, stored_documents
 from tests.faults.wrong_clock import Clock, find_libfaketime
 from tests.replay import assert_series_equals
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SEED: Final = 11
@@ -42,7 +42,8 @@ LEASE_MS: Final = 60_000
 # A stamp of the database's may be this far from our own clock after the longest of these tests; a wrong one is ten minutes off.
 NEAR: Final = timedelta(minutes=5)
 # How long a child has been at work at most when its log is read.
-LOG_AGE_S_MAX: Final = 200.0
+LOG_AGE_S_MAX: Final = HANG_S
+assert LOG_AGE_S_MAX < WRONG_S
 
 
 @dataclass(frozen=True)
@@ -149,10 +150,10 @@ def run_workers_with_wrong_clocks(
         began_ms = platform.database.server_now_ms()
         start_ms = last_closed_ms(began_ms) - intervals * MINUTE_MS
         job_ids = [add_job(platform, symbol, start_ms=start_ms) for symbol in SYMBOLS]
-        workers = start_workers(clocks, uri, database, folder, 280)
+        workers = start_workers(clocks, uri, database, folder, 2 * HANG_S)
         goal_ms = last_closed_ms(began_ms + int(until_s * 1000))
         try:
-            wait_until(lambda: has_come_to(platform, goal_ms), told(platform), until_s + 90)
+            wait_until(lambda: has_come_to(platform, goal_ms), told(platform), until_s + HANG_S)
             assert [worker.process.poll() for worker in workers] == [None] * len(workers)
         finally:
             for worker in workers:

@@ -26,7 +26,7 @@ from tests.faults.wrong_clock import find_libfaketime, preload_environment
 from tests.limits import make_ask
 from tests.machines.test_worker_processes import start_workers
 from tests.replay import assert_series_equals
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 SEED: Final = 5
 NOW_MS: Final = 1_760_000_042_000
@@ -151,7 +151,7 @@ def test_step_downs_and_kills_of_the_primary_lose_nothing_double_nothing_and_kee
     def told() -> object:
         return brief(platform)
 
-    workers = start_workers(WORKERS, replica_set.uri, DATABASE, 280, LEASE_MS, 20)
+    workers = start_workers(WORKERS, replica_set.uri, DATABASE, 2 * HANG_S, LEASE_MS, 20)
     try:
         for disturbance in ("step down", "kill", "step down", "kill", "step down"):
             wait_for_load(simulator, told)
@@ -223,7 +223,7 @@ def test_a_new_primary_whose_clock_is_behind_neither_sets_the_limiter_back_nor_l
     def told() -> object:
         return brief(platform)
 
-    workers = start_workers(WORKERS, replica_set.uri, DATABASE, 280, LEASE_MS, 20)
+    workers = start_workers(WORKERS, replica_set.uri, DATABASE, 2 * HANG_S, LEASE_MS, 20)
     try:
         clocks = ClockWatch(platform)
         wait_until(lambda: clocks.look() and arrived(simulator) >= LIMIT, told)

@@ -15,6 +15,7 @@ from shared.usecases.dispatch_due_jobs import WAIT_MS_MAX
 from shared.usecases.open_calls import OTHERS_EVERY, OpenCalls
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, make_platform
+from tests.waiting import HANG_S
 
 QUIET: Final = tuple(f"quiet{number}" for number in range(9))
 WIDE: Final = [(1_000_000, 60_000)]
@@ -261,7 +262,7 @@ def claim_all_at_once(uri: str, database_name: str, ticks_count: int, jobs_count
 
     def work(number: int) -> list[Claim]:
         platform = platforms[number % len(platforms)]
-        barrier.wait(30)
+        barrier.wait(HANG_S)
         claimed: list[Claim] = []
         # A limit, in case they are never all claimed.
         for _ in range(jobs_count):

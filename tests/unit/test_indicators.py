@@ -20,6 +20,7 @@ from shared.domain.indicators import (
     warmup_candles,
 )
 from shared.errors import InvalidRequest
+from tests.waiting import HANG_S
 
 
 def make_candles(count: int = 60, *, first: int = 0, seed: int = 1) -> CandleBatch:
@@ -262,7 +263,7 @@ def test_threads_compute_the_same_values() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(HANG_S)
     for number, runs in enumerate(results):
         assert len(runs) == 50
         for values in runs:

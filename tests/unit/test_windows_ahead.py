@@ -18,7 +18,7 @@ from shared.exchanges.pages import empty_page
 from shared.usecases.grants import NoRoom
 from shared.usecases.send_requests import Answer, TimeIsUp
 from shared.usecases.windows_ahead import AHEAD_MAX, IN_FLIGHT_FIRST, IN_FLIGHT_MAX, WindowsAhead
-from tests.waiting import HANG_S
+from tests.waiting import HANG_S, wait_until
 
 GRID = TIMEFRAMES["1m"]
 PAGE_MS = 10 * MINUTE_MS
@@ -87,33 +87,38 @@ def test_answers_come_in_order_whichever_is_first(delays: list[int]) -> None:
 
 
 def test_no_more_is_under_way_or_in_hand_than_agreed() -> None:
-    sender = ScriptedSender(lambda _: 0.0, answer)
+    wanted, ahead_most = 0, 0
+
+    def note_ahead(_number: int) -> float:
+        nonlocal ahead_most
+        ahead_most = max(ahead_most, len(sender.asked) - wanted)
+        return 0.0
+
+    sender = ScriptedSender(note_ahead, answer)
     with WindowsAhead(sender, windows_of(100)) as ahead:  # type: ignore[arg-type]
-        deadline = time.monotonic() + HANG_S
-        while len(sender.asked) < AHEAD_MAX and time.monotonic() < deadline:
-            time.sleep(0.005)
-        time.sleep(0.05)
-        assert len(sender.asked) == AHEAD_MAX
-        assert len(list(take_all(ahead, 100))) == 100
+        wait_until(lambda: len(sender.asked) >= AHEAD_MAX)
+        taken = take_all(ahead, 100)
+        for wanted in range(1, 101):  # noqa: B007 - it is looked at meanwhile
+            next(taken)
+    assert ahead_most == AHEAD_MAX
+    assert sender.asked == list(range(100))
 
 
 def test_more_are_under_way_only_where_somebody_waits_for_them() -> None:
     release = threading.Event()
     sender = ScriptedSender(lambda _: float(not release.wait(HANG_S)), answer)
 
-    def most_after(hurries: int) -> int:
-        for _ in range(hurries):
+    def hurry(times: int, count: int) -> None:
+        """After which that many are under way, and are all that may be."""
+        for _ in range(times):
             ahead.hurry()
-        deadline = time.monotonic() + 0.3
-        while sender.open_most < IN_FLIGHT_MAX and time.monotonic() < deadline:
-            time.sleep(0.005)
-        assert sender.in_flight_max == sender.open_most
-        return sender.open_most
+        wait_until(lambda: sender.open_count >= count)
+        assert sender.open_count == sender.open_most == sender.in_flight_max == count
 
     with WindowsAhead(sender, windows_of(40)) as ahead:  # type: ignore[arg-type]
-        assert most_after(0) == IN_FLIGHT_FIRST
-        assert most_after(1) == 2 * IN_FLIGHT_FIRST
-        assert most_after(5) == IN_FLIGHT_MAX
+        hurry(0, IN_FLIGHT_FIRST)
+        hurry(1, 2 * IN_FLIGHT_FIRST)
+        hurry(5, IN_FLIGHT_MAX)
         release.set()
         assert [each.sent_ms for each in take_all(ahead, 40)] == list(range(40))
         assert sender.open_most == IN_FLIGHT_MAX
@@ -173,7 +178,7 @@ def test_a_taker_is_not_left_waiting_for_a_window_that_a_stop_kept_from_being_as
         taker.start()
         ahead.stop()
         connected.set()
-        taker.join(2.0)
+        taker.join(HANG_S)
         assert taker_got == [TimeIsUp()]
         # Nor for one that nobody has begun.
         assert ahead.take(ahead.find(Window(30 * PAGE_MS, 30 * PAGE_MS, 40 * PAGE_MS, 10**15))) == TimeIsUp()
