@@ -346,7 +346,8 @@ def a_share_settles_no_more_than_itself(platform: Platform) -> None:
     shares = [grant for grant in grants if ids.count(grant.reservation_id) == 2]
     limiter.note_returned("binance", shares[0], 2)
     limiter.report_now("binance")
-    wait_until(lambda: sum(weight for _, weight in booked_of(platform)) == 4)
+    wait_until(lambda: sum(weight for _, weight in booked_of(platform)) < 6)
+    assert sum(weight for _, weight in booked_of(platform)) == 4
     limiter.note_arrived("binance", shares[1], 1, 0)
     wait_until(lambda: len(logged(platform)) == 1)
     assert sum(weight for _, weight in booked_of(platform)) == 4
