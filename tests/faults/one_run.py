@@ -26,9 +26,10 @@ from shared.wiring import Platform
 ROOT: Final = Path(__file__).resolve().parents[2]
 LINE_S_MAX: Final = 60.0
 DEADLINE_S: Final = 100.0
-OPERATION_TIMEOUT_MS: Final = 1_500
-TRANSACTION_TIMEOUT_S: Final = 2.5
-EXCHANGE_TIMEOUT_S: Final = (1.0, 1.0)
+# Shorter than they are, so that a call that times out is soon over; longer than any that works takes.
+OPERATION_TIMEOUT_MS: Final = 4_000
+TRANSACTION_TIMEOUT_S: Final = 6.0
+EXCHANGE_TIMEOUT_S: Final = (4.0, 4.0)
 # How a run ends; anything else that is not a signal is a fault of ours.
 ENDED: Final = 0
 CRASHED: Final = 1

@@ -21,6 +21,8 @@ from typing import Final
 
 from bson.raw_bson import RawBSONDocument
 
+from tests.waiting import HANG_S
+
 HOST: Final = "127.0.0.1"
 HEADER_BYTES: Final = 16
 OP_MSG: Final = 2013
@@ -29,7 +31,7 @@ CHUNK_BYTES: Final = 65_536
 # A connection that stays cut this long outlasts every quick retry.
 CUT_S: Final = 1.0
 # A held call that nobody releases would hang the test.
-HOLD_S_MAX: Final = 100.0
+HOLD_S_MAX: Final = HANG_S
 JOIN_S_MAX: Final = 20.0
 
 

@@ -245,7 +245,7 @@ def test_a_ban_on_one_connector_starts_none_of_its_jobs_and_disturbs_no_other(ti
     assert len(mine(claims, *QUIET)) == 9 * 14 - 9
     # No worker is started just to wait: none until shortly before the end, on whatever pass.
     for left_ms in (blocked_ms // 2, 10_000, 3 * WAIT_MS_MAX):
-        assert claim_pass(tick, OpenCalls(PLACES), blocked_until_ms - left_ms - tick.database.server_now_ms()) == []
+        assert tick.dispatcher.claim_due(blocked_until_ms - left_ms, OpenCalls(PLACES)) == []
     assert mine(claim_pass(tick, OpenCalls(PLACES), blocked_ms), "banned")
 
 
