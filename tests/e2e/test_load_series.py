@@ -27,23 +27,25 @@ SERIES = Series("binance", "BTC/USDT", "1m")
 Load = Callable[..., Any]
 
 
-@pytest.fixture
-def candles(platform: Platform) -> CandleBatch:
-    """More than a batch, with two layouts: indicators begin later, and one of them ends in between."""
+@pytest.fixture(scope="module")
+def candles(shared_platform: Platform) -> CandleBatch:
+    """More than a batch, with two layouts: indicators begin later, and one of them ends in between. Nobody changes them."""
     made = make_candles(START_MS, COUNT)
     rows = np.arange(COUNT)
     values = {
         "ema_20": np.where(rows < 19, np.nan, made.close + 0.5),
         "rsi_14": np.where((rows > 13) & (rows < 15_000), 50.0, np.nan),
     }
-    add_candles(platform, SERIES, made, values)
+    add_candles(shared_platform, SERIES, made, values)
     return made
 
 
 @pytest.fixture
-def load(mongodb_uri: str, database_name: str) -> Load:
+def load(mongodb_uri: str, shared_platform: Platform) -> Load:
+    name = shared_platform.settings.candles_database
+
     def call(function: Load, *args: Any, symbol: str = "BTC/USDT", timeframe: str = "1m", **options: Any) -> Any:
-        return function(mongodb_uri, "binance", symbol, timeframe, *args, candles_database=database_name, **options)
+        return function(mongodb_uri, "binance", symbol, timeframe, *args, candles_database=name, **options)
 
     return call
 
