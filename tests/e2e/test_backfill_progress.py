@@ -85,9 +85,11 @@ def test_a_backfill_at_full_speed_can_be_paused_and_cancelled(live: AdminApi, ex
         wait_until(lambda: candles.estimated_document_count() > 4_000)
         paused = ask_until_served(live, "POST", f"{path}/pause")
         assert (paused.status_code, paused.json["status"]) == (200, "paused"), paused.text
-        count = candles.count_documents({})
+        count, paused_at = candles.count_documents({}), to_datetime(live.platform.database.server_now_ms())
         # One whose turn was over just before finds nothing that is due.
         assert {each.result() for each in running} <= {"paused", "not due"}
+        ended_since = {"finished_at": {"$gt": paused_at}}
+        assert set(live.platform.database.collection("job_runs").distinct("outcome", ended_since)) <= {"paused"}
         at_hand = candles.count_documents({}) - count
         assert at_hand <= len(ids) * PAGES_AHEAD_MAX * PAGE
         assert {job["status"] for job in live.get("/v1/jobs?kind=backfill")["items"]} == {"paused"}
