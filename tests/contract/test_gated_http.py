@@ -14,7 +14,7 @@ from shared.exchanges.gated_http import USER_TIMEOUT, Passage
 from shared.exchanges.http_session import open_session
 from tests.contract.conftest import Connect
 from tests.contract.loopback_venue import START_MS, Venue, page_of
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 Order = list[str]
 
@@ -98,7 +98,7 @@ def test_a_kept_connection_that_is_closed_while_a_request_waits_for_its_moment_h
 @pytest.mark.skipif(USER_TIMEOUT is None, reason="the option is Linux's")
 def test_the_kernel_gives_up_what_is_not_acknowledged_for_as_long_as_an_answer_may_take(venue: Venue) -> None:
     venue.says([])
-    with open_session() as session, session.get(venue.url, timeout=20, stream=True) as response:
+    with open_session() as session, session.get(venue.url, timeout=HANG_S, stream=True) as response:
         connection = response.raw.connection
         assert connection is not None
         assert connection.sock.getsockopt(socket.IPPROTO_TCP, USER_TIMEOUT) == ANSWER_MS_MAX
@@ -121,7 +121,7 @@ def test_what_a_killed_process_had_not_got_through_never_arrives() -> None:
             wait_until(lambda: len(_peek(accepted)) > 1_000)
             sender.kill()
             sender.join()
-            wait_until(lambda: _is_dropped(listener.getsockname()[1]), limit_s=120)
+            wait_until(lambda: _is_dropped(listener.getsockname()[1]))
             assert _take_all(accepted) < MUCH_BYTES
 
 
@@ -131,7 +131,7 @@ MUCH_BYTES = 3_000_000
 def _send_much(port: int) -> None:
     """One request through the session that all exchanges are asked by; its body does not fit into the peer's window."""
     with open_session() as session:
-        session.post(f"http://127.0.0.1:{port}/", data=b"x" * MUCH_BYTES, timeout=600)
+        session.post(f"http://127.0.0.1:{port}/", data=b"x" * MUCH_BYTES, timeout=HANG_S)
 
 
 def _take_all(accepted: socket.socket) -> int:

@@ -18,7 +18,7 @@ from shared.usecases.instance_limiter import InstanceLimiter
 from shared.wiring import Platform
 from tests.factories import add_job, claim
 from tests.limits import grain_end_ms, limiter_of, logged, make_ask, set_clock, set_fields, settled, unsettled
-from tests.waiting import wait_until
+from tests.waiting import HANG_S, wait_until
 
 LEASE_MS: Final = 60_000
 USE_BY_MS: Final = 100
@@ -316,7 +316,7 @@ def what_was_sent_counts_from_its_arrival_or_later(platform: Platform) -> None:
             asked = pool.submit(grants.acquire, 1, LIMIT)
             held_until_ms = platform.database.server_now_ms() + 100
             wait_until(lambda: platform.database.server_now_ms() >= held_until_ms)
-        permit = asked.result(30)
+        permit = asked.result(HANG_S)
     arrived_ms = platform.database.server_now_ms()
     assert arrived_ms > permit.reservation.at_ms, "too slow to judge"
     grants.note_answer(permit)
@@ -341,7 +341,7 @@ def a_share_settles_no_more_than_itself(platform: Platform) -> None:
         with held_up(platform):
             asks = [pool.submit(limiter.reserve, "binance", ask) for _ in range(3)]
             wait_until(lambda: limiter.waiting_count == 2)
-        grants = [ask.result(30) for ask in asks]
+        grants = [ask.result(HANG_S) for ask in asks]
     ids = [grant.reservation_id for grant in grants]
     shares = [grant for grant in grants if ids.count(grant.reservation_id) == 2]
     limiter.note_returned("binance", shares[0], 2)
