@@ -151,6 +151,7 @@ def test_leaving_waits_for_what_is_under_way_and_ends_a_taker() -> None:
         taker_got: list[Any] = []
         taker = threading.Thread(target=lambda: taker_got.extend(take_all(ahead, 1)))
         taker.start()
+        wait_until(lambda: sender.asked)
         leaver = threading.Thread(target=ahead.__exit__, args=(None, None, None))
         leaver.start()
         taker.join(HANG_S)
