@@ -13,6 +13,7 @@ from shared.deadline import Deadline
 from shared.domain.jobs import Job, to_datetime
 from shared.domain.timeframes import MINUTE_MS
 from shared.errors import LeaseLost
+from shared.stores import database
 from shared.stores.job_leases import DueJob
 from shared.usecases.pages_ahead import PAGES_AHEAD_MAX
 from shared.wiring import Platform
@@ -72,8 +73,12 @@ def work_on(platform: Platform, job_id: str) -> str:
             return outcome
 
 
-def test_a_backfill_at_full_speed_can_be_paused_and_cancelled(live: AdminApi, exchange_simulator: SimulatorProcess) -> None:
+def test_a_backfill_at_full_speed_can_be_paused_and_cancelled(
+    live: AdminApi, exchange_simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its workers write all the while. Whoever pauses or cancels it wins in the end, and then nothing more is stored."""
+    # Runs give up a page that others keep from landing for so long, and on a slow machine it takes long.
+    monkeypatch.setattr(database, "TRANSACTION_TIMEOUT_S", HANG_S)
     exchange_simulator.configure("binance", [(1_000_000, 60_000)])
     assert live.call("PATCH", "/v1/connectors/binance", {"rate_limit": 1_000_000}).status_code == 200
     # Eight years, so that no part is done before it is paused.
