@@ -28,8 +28,8 @@ class Fault(BaseModel):
     cut_rows    valid JSON, the last `rows` rows are missing
     gap         valid JSON, the row in the middle is missing
     shuffle     rows in another order
-    double      `rows` rows come twice
-    conflict    `rows` rows come twice, the second time with other values
+    double      `rows` rows come twice, or those that open in [from_ms, to_ms)
+    conflict    as `double`, the second time with other values
     nan         the close of the row in the middle is NaN
     wrong_unit  times are a thousand times too large
     off_grid    the time of the row in the middle lies 7 s off

@@ -55,8 +55,9 @@ def _conflict(page: Page, fault: Fault) -> Rows:
 
 def _places_with_doubles(page: Page, fault: Fault) -> IntArray:
     count = len(page.rows)
-    doubled = page.random.sample(range(count), min(fault.rows, count))
-    return np.sort(np.concatenate((np.arange(count), np.array(doubled, np.int64))))
+    drawn = page.random.sample(range(count), min(fault.rows, count))
+    doubled = np.flatnonzero(_is_within(page, fault)) if fault.to_ms else np.array(drawn, np.int64)
+    return np.sort(np.concatenate((np.arange(count), doubled)))
 
 
 def _nan(page: Page, _fault: Fault) -> Rows:

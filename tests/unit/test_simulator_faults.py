@@ -70,6 +70,9 @@ def test_rows_are_spoiled_as_named() -> None:
     conflict = spoiled(kind="conflict")
     place = int(np.flatnonzero(np.diff(conflict.open_ms) == 0)[0])
     assert conflict.volume[place] != conflict.volume[place + 1]
+    within = spoiled(kind="conflict", from_ms=opens[3], to_ms=opens[5]).open_ms.tolist()
+    assert within == sorted([*opens, opens[3], opens[4]])
+    assert spoiled(kind="double", from_ms=opens[-1] + 1, to_ms=opens[-1] + 2).open_ms.tolist() == opens
     assert np.isnan(spoiled(kind="nan").close).sum() == 1
     assert spoiled(kind="wrong_unit").open_ms.tolist() == [open_ms * 1_000 for open_ms in opens]
     assert (spoiled(kind="off_grid").open_ms % MINUTE_MS != 0).sum() == 1
