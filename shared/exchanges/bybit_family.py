@@ -28,10 +28,8 @@ ERROR_RULES: Final = (
     # Arguments (symbols too), path, country, category.
     ErrorRule(Outcome.REJECTED, codes=("10001", "10017", "10024", "10404")),
 )
-# It names only what trades; spot has no settlement.
-MARKET_ROWS: Final = MarketForm.objects(
-    "symbol baseCoin quoteCoin settleCoin", path=("result", "list"), active={"status": "Trading"}
-)
+# It names only what trades; contracts have a settlement besides.
+MARKET_ROWS: Final = MarketForm.objects("symbol baseCoin quoteCoin", path=("result", "list"), active={"status": "Trading"})
 
 
 def klines(category: str) -> CandlesRequest:

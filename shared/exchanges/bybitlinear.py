@@ -21,7 +21,7 @@ SPEC: Final = ExchangeSpec(
     errors=ERRORS,
     error_rules=ERROR_RULES,
     markets=instruments("linear"),
-    market_rows=replace(MARKET_ROWS, only={"contractType": "LinearPerpetual"}),
+    market_rows=replace(MARKET_ROWS, settle_key="settleCoin", only={"contractType": "LinearPerpetual"}),
     ping_path="/v5/market/time",
     quirks=(
         "Perpetuals settled in USDT and USDC; contracts with a delivery date, and inverse ones, are left out.",

@@ -51,9 +51,10 @@ SPEC: Final = ExchangeSpec(
     ),
     markets=MarketsRequest("/api/v2/public/get_instruments", params={"currency": "any"}),
     market_rows=MarketForm.objects(
-        "instrument_name base_currency counter_currency settlement_currency",  # spot has no settlement
+        "instrument_name base_currency counter_currency settlement_currency",
         path=("result",),
         id_pattern=r"\w+(-PERPETUAL)?",
+        spot_pattern=r"\w+",  # spot has no settlement
         only={"is_cbe_routed": None},  # said of spot that is traded at Coinbase, and nowhere else
         active={"is_active": True},
     ),

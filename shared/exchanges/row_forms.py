@@ -109,8 +109,9 @@ class MarketForm:
 
     Base, quote and (for contracts) the settlement currency are under `base_key`, `quote_key` and `settle_key`, or
     `pair_pattern` (groups base, quote and perhaps settle) finds them in `pair_key`; `settle` is that of all contracts of an
-    exchange that has one only. Rows are left out unless they have `only` and an id of `id_pattern`; a market is active if each
-    field in `active` has the value.
+    exchange that has one only. Where a list has a `settle_key`, a row without a settlement is left out, unless its id matches
+    `spot_pattern`. Rows are left out unless they have `only` and an id of `id_pattern`; a market is active unless a field in
+    `active` has another value.
     """
 
     path: tuple[PathStep, ...] = ()
@@ -121,6 +122,7 @@ class MarketForm:
     settle: str = ""
     quote: str = ""
     id_pattern: str = ""
+    spot_pattern: str = ""
     pair_key: str = ""
     pair_pattern: str = ""
     only: Mapping[str, object] = field(default_factory=dict)
@@ -133,12 +135,23 @@ class MarketForm:
         *,
         path: tuple[PathStep, ...] = (),
         id_pattern: str = "",
+        spot_pattern: str = "",
         only: Mapping[str, object] = MappingProxyType({}),
         active: Mapping[str, object] = MappingProxyType({}),
     ) -> "MarketForm":
         """Each row is an object. `keys` are those of the id, base, quote and (for contracts) settlement, in this order."""
         id_key, base_key, quote_key, *settle_key = keys.split()
-        return cls(path, id_key, base_key, quote_key, "".join(settle_key), id_pattern=id_pattern, only=only, active=active)
+        return cls(
+            path,
+            id_key,
+            base_key,
+            quote_key,
+            "".join(settle_key),
+            id_pattern=id_pattern,
+            spot_pattern=spot_pattern,
+            only=only,
+            active=active,
+        )
 
     @classmethod
     def pairs(

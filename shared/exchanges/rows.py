@@ -138,9 +138,13 @@ def _decode_market(row: Any, spec: ExchangeSpec) -> Market | None:
         base, quote = (match["base"], match["quote"]) if match else (None, None)
         settle = match.groupdict().get("settle") if match else None
     settle = settle or form.settle
+    if form.settle_key and not settle and not re.fullmatch(form.spot_pattern, exchange_symbol):
+        # In a list of contracts one without its settlement would pass for a spot pair.
+        return None
     if not (isinstance(base, str) and isinstance(quote, str) and isinstance(settle, str) and base and quote):
         return None
-    is_active = all(row.get(key, value) == value for key, value in form.active.items())
+    # A field that is absent or null says nothing against the market.
+    is_active = all(row.get(key) in (None, value) for key, value in form.active.items())
     unified = [spec.symbol_form.unify(currency) for currency in (base, quote, *((settle,) if settle else ()))]
     return Market("/".join(unified[:2]) + "".join(f":{currency}" for currency in unified[2:]), exchange_symbol, is_active)
 

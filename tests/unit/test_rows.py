@@ -288,6 +288,47 @@ def test_symbols_are_listed_by_unified_name() -> None:
         decode_markets({"symbols": 1}, BINANCE)
 
 
+@pytest.mark.parametrize(
+    ("exchange", "row", "settle_key", "symbol"),
+    [
+        ("binanceusdm", {"symbol": "BTCUSDT", "baseAsset": "BTC", "quoteAsset": "USDT"}, "marginAsset", "BTC/USDT:USDT"),
+        (
+            "bybitlinear",
+            {"symbol": "BTCUSDT", "baseCoin": "BTC", "quoteCoin": "USDT", "contractType": "LinearPerpetual"},
+            "settleCoin",
+            "BTC/USDT:USDT",
+        ),
+        (
+            "deribit",
+            {"instrument_name": "BTC_USDC-PERPETUAL", "base_currency": "BTC", "counter_currency": "USDC"},
+            "settlement_currency",
+            "BTC/USDC:USDC",
+        ),
+    ],
+)
+def test_a_contract_whose_settlement_is_not_told_is_no_spot_pair(
+    exchange: str, row: dict[str, object], settle_key: str, symbol: str
+) -> None:
+    spec = load_spec(exchange)
+
+    def symbols(*rows: object) -> list[str]:
+        listed: object = list(rows)
+        for step in reversed(spec.market_rows.path):
+            assert isinstance(step, str)
+            listed = {step: listed}
+        return [market.symbol for market in decode_markets(listed, spec)]
+
+    settle = symbol.partition(":")[2]
+    assert symbols({**row, settle_key: settle}) == [symbol]
+    assert symbols(row, {**row, settle_key: None}, {**row, settle_key: ""}) == []
+
+
+def test_a_field_that_is_null_does_not_take_a_market_off_the_list() -> None:
+    listed = {"universe": [{"name": "BTC", "isDelisted": None}, {"name": "ETH"}, {"name": "OLD", "isDelisted": True}]}
+    found = {market.symbol: market.is_active for market in decode_markets(listed, load_spec("hyperliquid"))}
+    assert found == {"BTC/USDC:USDC": True, "ETH/USDC:USDC": True, "OLD/USDC:USDC": False}
+
+
 def test_lists_of_plain_ids_are_split_by_the_pattern() -> None:
     form = MarketForm(path=(0,), id_key="id", pair_key="id", pair_pattern="(?P<base>.{3}|.+(?=:)):?(?P<quote>[^:]+)")
     spec = replace(
