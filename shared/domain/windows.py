@@ -161,12 +161,12 @@ def decide_advance(
     window: Window,
     *,
     cursor_ms: int | None,
-    last_candle_ms: int | None,
+    last_given_ms: int | None,
     covered_end_ms: int,
     now_ms: int,
     grace_ms: int,
 ) -> Advance:
-    """Move the cursor past what the answer covers.
+    """Move the cursor past what the answer covers. `last_given_ms`: the last interval that the answer has something for.
 
     An interval without a candle that closed less than `grace_ms` ago is not passed, unless a later candle is there: the
     exchange may yet publish it. An older one is, or a quiet market would be asked for the same for ever. `now_ms` is when
@@ -174,8 +174,8 @@ def decide_advance(
     """
     settled_end_ms = min(covered_end_ms, timeframe.closed_end(max(0, now_ms - grace_ms)))
     passed_end_ms = max(settled_end_ms, window.new_ms)
-    if last_candle_ms is not None:
-        passed_end_ms = max(passed_end_ms, timeframe.close(last_candle_ms))
+    if last_given_ms is not None:
+        passed_end_ms = max(passed_end_ms, timeframe.close(last_given_ms))
     closed_end_ms = min(window.closed_end_ms, timeframe.closed_end(now_ms))
     due_end_ms = min(window.end_ms, closed_end_ms)
     passed_end_ms = min(passed_end_ms, max(due_end_ms, window.new_ms))

@@ -50,6 +50,7 @@ SPEC: Final = ExchangeSpec(
     ping_path="/api/v2/ticker/btcusd/",
     quirks=(
         "Intervals without trades have been seen as flat candles of volume 0, but nothing promises them.",
+        "One day was recorded with two candles that disagree (BTC/USD, 2019-01-09): such a candle is not stored.",
         "Candles of three days are left out: nothing says on which days they open.",
         "Ten thousand requests in ten minutes for one address; eight thousand of them are used.",
     ),

@@ -1,7 +1,9 @@
 """What one answer for candles is worth: which candles, up to where everything is known, where history begins. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
+
+import numpy as np
 
 from shared.domain.candles import CandleBatch
 from shared.domain.timeframes import IntArray, Timeframe
@@ -26,7 +28,8 @@ class FetchedPage:
     used weight) pairs. `history_start_ms`: the exchange has nothing older, and that is later than start_ms. `rows_count` are
     the rows received, before any was dropped. `missing_count` are intervals between the candles that have none, at an
     exchange that gives one for intervals without trades too: the answer is damaged, or its market was halted;
-    `missing_before_count` those before the first candle, unless its history begins there.
+    `missing_before_count` those before the first candle, unless its history begins there. `disputed_ms` are open times of
+    intervals for which the answer has rows that disagree: covered, and not among the candles; ascending.
     """
 
     candles: CandleBatch
@@ -37,6 +40,24 @@ class FetchedPage:
     rows_count: int
     missing_count: int = 0
     missing_before_count: int = 0
+    disputed_ms: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the exchange has nothing in the range."""
+        return not len(self.candles) and not len(self.disputed_ms)
+
+    @property
+    def first_ms(self) -> int | None:
+        """Open time of the first interval that it has something for; None without any."""
+        firsts = [int(opens_ms[0]) for opens_ms in (self.candles.open_ms, self.disputed_ms) if len(opens_ms)]
+        return min(firsts, default=None)
+
+    @property
+    def last_ms(self) -> int | None:
+        """Open time of the last such interval; None without any."""
+        lasts = [int(opens_ms[-1]) for opens_ms in (self.candles.open_ms, self.disputed_ms) if len(opens_ms)]
+        return max(lasts, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,18 +98,19 @@ def read_page(answer: Answer, spec: ExchangeSpec, request: CandlesRequest, asked
         is_open = find_open_flags(rows, spec)
         if is_open.any():
             end_ms = min(end_ms, int(opens_ms[is_open].min()))
-    candles = decode(rows, spec, grid, asked.start_ms, end_ms, opens_ms=opens_ms)
+    candles, disputed_ms = decode(rows, spec, grid, asked.start_ms, end_ms, opens_ms=opens_ms)
+    given_ms = np.union1d(candles.open_ms, disputed_ms) if len(disputed_ms) else candles.open_ms
     if len(opens_ms):
-        _check_bounds(opens_ms, spec, request, asked, is_any_inside=len(candles) > 0)
+        _check_bounds(opens_ms, spec, request, asked, is_any_inside=len(given_ms) > 0)
     is_filled = spec.empty_intervals is EmptyIntervals.FILLED
     covered_end_ms = end_ms
-    if (is_filled or not spec.paging.is_by_window) and len(candles):
-        covered_end_ms = min(end_ms, grid.close(int(candles.open_ms[-1])))
+    if (is_filled or not spec.paging.is_by_window) and len(given_ms):
+        covered_end_ms = min(end_ms, grid.close(int(given_ms[-1])))
     if spec.paging is Paging.LAST_N and not request.sends("start") and len(opens_ms):
         # All that there is. Where it ends before the range does, it is perhaps of an earlier moment (a cache).
         covered_end_ms = min(covered_end_ms, grid.close(int(opens_ms.max())))
     history_start_ms = _history_start_ms(opens_ms, spec, request, asked)
-    is_begun = is_filled and history_start_ms is None and len(candles) > 0
+    is_begun = is_filled and history_start_ms is None and len(given_ms) > 0
     return FetchedPage(
         candles=candles,
         covered_end_ms=max(asked.start_ms, covered_end_ms),
@@ -96,16 +118,17 @@ def read_page(answer: Answer, spec: ExchangeSpec, request: CandlesRequest, asked
         usage=read_usage(answer.headers, spec),
         history_start_ms=history_start_ms,
         rows_count=len(rows),
-        missing_count=_missing_count(candles, grid) if is_filled else 0,
-        missing_before_count=grid.count(asked.first_ms, int(candles.open_ms[0])) if is_begun else 0,
+        missing_count=_missing_count(given_ms, grid) if is_filled else 0,
+        missing_before_count=grid.count(asked.first_ms, int(given_ms[0])) if is_begun else 0,
+        disputed_ms=disputed_ms,
     )
 
 
-def _missing_count(candles: CandleBatch, grid: Timeframe) -> int:
-    """How many intervals between the first candle and the last have none."""
-    if not len(candles):
+def _missing_count(given_ms: IntArray, grid: Timeframe) -> int:
+    """How many intervals between the first that something is given for and the last have nothing."""
+    if not len(given_ms):
         return 0
-    return grid.count(int(candles.open_ms[0]), int(candles.open_ms[-1])) + 1 - len(candles)
+    return grid.count(int(given_ms[0]), int(given_ms[-1])) + 1 - len(given_ms)
 
 
 def _check_bounds(

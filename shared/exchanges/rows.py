@@ -4,12 +4,13 @@ Whole columns are taken at a time, by code that is not Python's own loop (tables
 what is wrong.
 
 Trusted is nothing: not the order, not the uniqueness, not the bounds, not the types. What does not make sense as a whole is
-refused with the row's index, since a wrong candle is worse than none.
+refused with the row's index, since a wrong candle is worse than none. Rows that disagree about one candle are left out, and its
+interval is named apart: nothing here can tell which of them is right, and the other candles of the page are none the worse.
 """
 
 import re
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,10 @@ from shared.domain.timeframes import IntArray, Timeframe
 from shared.exchanges.cells import OPEN_MS_MAX, OPEN_MS_MIN, parse_numbers, parse_times
 from shared.exchanges.spec import ExchangeSpec
 from shared.exchanges.tables import Key, Rows, Table, excerpt, find_in, refuse
+
+# Rows that disagree about more candles than this are no slip of the exchange: two series have got into one answer, or the
+# columns are not what they were.
+DISPUTED_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,22 +65,25 @@ def decode(
     end_ms: int,
     *,
     opens_ms: IntArray | None = None,
-) -> CandleBatch:
-    """The candles with start_ms <= open time < end_ms among the rows: sorted, unique, on the grid, every value checked.
+) -> tuple[CandleBatch, IntArray]:
+    """The candles with start_ms <= open time < end_ms among the rows, and the open times (UTC ms) that rows disagree about.
 
-    Rows outside the range are dropped unseen but for their times: exchanges snap bounds, and a running candle (keep it out by
-    `end_ms`) may hold anything. Identical repeats are dropped. `opens_ms` are the times if `decode_open_times` has run already.
+    The candles are sorted, unique, on the grid, every value checked; of a disputed one there is none among them. Rows outside
+    the range are dropped unseen but for their times: exchanges snap bounds, and a running candle (keep it out by `end_ms`) may
+    hold anything. Identical repeats are dropped. `opens_ms` are the times if `decode_open_times` has run already.
 
     Raises:
         MalformedPage: names the row's index and what is wrong with it: shape, type, time, a value that is not finite, a price
-            not above zero, a volume below zero, high or low that do not enclose open and close, or two rows that disagree.
+            not above zero, a volume below zero, high or low that do not enclose open and close, or rows that disagree about
+            more than DISPUTED_MAX candles.
     """
     table = rows if isinstance(rows, Table) else Table(rows, spec)
     if opens_ms is None:
         opens_ms = decode_open_times(table, spec, timeframe)
     kept = np.flatnonzero((opens_ms >= start_ms) & (opens_ms < end_ms))
+    disputed_ms = np.empty(0, np.int64)
     if not len(kept):
-        return CandleBatch.empty()
+        return CandleBatch.empty(), disputed_ms
     if len(kept) < len(opens_ms):
         opens_ms = opens_ms[kept]
     form = spec.rows
@@ -86,9 +94,9 @@ def decode(
         if bool((opens_ms[1:] < opens_ms[:-1]).all()):
             order: NDArray[np.int64] | slice = slice(None, None, -1)
         else:
-            order = _unique_order(opens_ms, columns, spec, kept)
+            order, disputed_ms = _unique_order(opens_ms, columns, spec, kept)
         opens_ms, columns = opens_ms[order], [column[order] for column in columns]
-    return CandleBatch(opens_ms, *columns)
+    return CandleBatch(opens_ms, *columns), disputed_ms
 
 
 def find_open_flags(table: Table, spec: ExchangeSpec) -> NDArray[np.bool_]:
@@ -169,16 +177,22 @@ def _check_values(columns: list[FloatArray], spec: ExchangeSpec, kept: IntArray)
     refuse(spec, f"row {kept[first]}: {problem}: {row}")
 
 
-def _unique_order(opens_ms: IntArray, columns: list[FloatArray], spec: ExchangeSpec, kept: IntArray) -> IntArray:
-    """Indices that sort the candles and leave one of each open time."""
+def _unique_order(
+    opens_ms: IntArray, columns: list[FloatArray], spec: ExchangeSpec, kept: IntArray
+) -> tuple[IntArray, IntArray]:
+    """Indices that sort the candles and leave one of each open time but those that rows disagree about; these times too."""
     order = np.argsort(opens_ms, kind="stable")
     is_repeat = np.diff(opens_ms[order]) == 0
     differs = np.zeros(len(is_repeat), np.bool_)
     for column in columns:
         differs |= np.diff(column[order]) != 0
-    if (is_repeat & differs).any():
-        at = int((is_repeat & differs).argmax())
+    disagrees = is_repeat & differs
+    unique: IntArray = order[np.concatenate(([True], ~is_repeat))]
+    if not disagrees.any():
+        return unique, np.empty(0, np.int64)
+    disputed_ms: IntArray = np.unique(opens_ms[order[1:][disagrees]])
+    if len(disputed_ms) > DISPUTED_MAX:
+        at = int(disagrees.argmax())
         first, second = sorted((int(kept[order[at]]), int(kept[order[at + 1]])))
-        refuse(spec, f"rows {first} and {second} disagree about the candle that opens at {opens_ms[order[at]]}")
-    unique: NDArray[np.int64] = order[np.concatenate(([True], ~is_repeat))]
-    return unique
+        refuse(spec, f"rows disagree about {len(disputed_ms)} candles, first {first} and {second} about {disputed_ms[0]}")
+    return unique[~np.isin(opens_ms[unique], disputed_ms)], disputed_ms

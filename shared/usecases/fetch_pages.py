@@ -18,7 +18,8 @@ from shared.usecases.skim_gaps import GapSkimmer
 from shared.usecases.windows_ahead import WindowsAhead
 
 # An answer without a candle where there should be that many is asked for once more: exchanges do say `[]` when they are unwell.
-# So is one with a hole where the exchange leaves out nothing. What stays absent is missing in the ledger, and looked for again.
+# So is one with a hole where the exchange leaves out nothing, and one with candles that disagree. What stays absent is missing
+# or disputed in the ledger, and looked for again.
 EMPTY_DOUBTED_MIN: Final = 10
 # A run with so many empty pages in a row ends where skimming may pass what comes: the next one begins with that.
 EMPTY_ROW_MAX: Final = 5
@@ -146,12 +147,11 @@ class PageFetcher:
         if fetched.exchange_now_ms is not None and fetched.exchange_now_ms < now_ms:
             self._exchange_behind_ms = now_ms - fetched.exchange_now_ms
             now_ms = fetched.exchange_now_ms
-        candles = fetched.candles
         advance = decide_advance(
             job.timeframe,
             window,
             cursor_ms=self._cursor_ms,
-            last_candle_ms=int(candles.open_ms[-1]) if len(candles) else None,
+            last_given_ms=fetched.last_ms,
             covered_end_ms=fetched.covered_end_ms,
             now_ms=now_ms,
             grace_ms=self._grace_ms,
@@ -167,7 +167,7 @@ class PageFetcher:
             advance = replace(advance, is_caught_up=False)
         self._cursor_ms = self.plan.pass_known(advance.cursor_ms)
         self._overlap = 0
-        self._empty_row = 0 if len(candles) else self._empty_row + 1
+        self._empty_row = self._empty_row + 1 if fetched.is_empty else 0
         return Page(window, fetched, advance, self._cursor_ms, now_ms, self._exchange_behind_ms)
 
     def _skim(self, window: Window, now_ms: int) -> Answer | Refusal | TimeIsUp | None:
@@ -187,12 +187,16 @@ class PageFetcher:
         return -(-intervals // self.sender.client.spec.candles.limit_of(self.job.timeframe.name))
 
     def _is_doubtful(self, window: Window, answer: Answer, now_ms: int) -> bool:
-        """Whether one answer may be damaged: it holds nothing for many intervals, or has a hole where there are none."""
+        """Whether one answer may be damaged: it holds nothing for many intervals, two candles for one, or has a hole where the
+        exchange leaves out nothing.
+        """
         fetched = answer.fetched
         # What is to be skimmed next is asked for again by that.
-        if answer.sent_ms is None or (not len(fetched.candles) and self._ahead is None and self._may_skim(window)):
+        if answer.sent_ms is None or (fetched.is_empty and self._ahead is None and self._may_skim(window)):
             return False
-        if len(fetched.candles):
+        if bool((fetched.disputed_ms >= window.new_ms).any()):
+            return True
+        if not fetched.is_empty:
             # Of a job's first page nobody knows where the market begins.
             missing_before = 0 if self._cursor_ms is None else fetched.missing_before_count
             return fetched.missing_count + missing_before > 0

@@ -83,7 +83,7 @@ class GapSkimmer:
             answer = self.sender.fetch(Window(first_ms, first_ms, end_ms, window.closed_end_ms), 1)
             if not isinstance(answer, Answer):
                 return answer
-            if len(answer.fetched.candles):
+            if not answer.fetched.is_empty:
                 event("gap_not_skimmed", "NOTICE", timeframe=own.name, detail=f"there are candles from {first_ms} on")
                 return None
             sent_ms = answer.sent_ms
@@ -95,7 +95,7 @@ class GapSkimmer:
         sender = replace(self.sender, job=replace(self.sender.job, timeframe=grid))
         try:
             answer = sender.fetch(window, 1)
-            is_empty = isinstance(answer, Answer) and not len(answer.fetched.candles)
+            is_empty = isinstance(answer, Answer) and answer.fetched.is_empty
             return sender.fetch(window, 1) if is_empty else answer
         except ExchangeThrottled:
             raise
@@ -106,8 +106,8 @@ class GapSkimmer:
 
 def _first_of(answer: Answer, end_ms: int) -> int:
     """Open time of the first candle; where there is none, up to where that is known."""
-    opens_ms = answer.fetched.candles.open_ms
-    return int(opens_ms[0]) if len(opens_ms) else min(end_ms, answer.fetched.covered_end_ms)
+    first_ms = answer.fetched.first_ms
+    return min(end_ms, answer.fetched.covered_end_ms) if first_ms is None else first_ms
 
 
 def longer_timeframes(client: ExchangeClient, own: Timeframe) -> list[Timeframe]:

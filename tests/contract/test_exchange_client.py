@@ -264,6 +264,33 @@ def test_the_newest_rows_are_no_window_though_some_lie_in_it(venue: Venue, conne
     assert page.candles.open_ms.tolist() == minutes(0, 300)
 
 
+def bitstamp_page(*days: tuple[int, str]) -> Any:
+    """Daily rows of (time in s, close), as Bitstamp writes them; the other values are made up."""
+    others = {"open": "4001.00", "high": "4080.00", "low": "3600.00", "volume": "5311.98"}
+    rows = [{"timestamp": str(opens_s), "close": close, **others} for opens_s, close in days]
+    return {"data": {"pair": "BTC/USD", "ohlc": rows}}
+
+
+def test_two_rows_of_one_day_that_disagree_cost_that_day_and_no_other(venue: Venue, connect: Connect) -> None:
+    """Bitstamp's `btcusd`, step 86400, as recorded in July 2020: one day comes twice, with two closes."""
+    day_s = 1_546_992_000
+    before, after = (day_s - 86_400, "4005.00"), (day_s + 86_400, "3630.00")
+    start_ms, end_ms = (day_s - 86_400) * 1_000, (day_s + 2 * 86_400) * 1_000
+    venue.says(bitstamp_page(before, (day_s, "4000.18"), (day_s, "4002.13"), after))
+    page = connect("bitstamp").fetch_ohlcv("BTC/USD", "1d", start_ms, end_ms)
+    assert page.candles.open_ms.tolist() == [start_ms, start_ms + 2 * DAY_MS]
+    assert page.candles.close.tolist() == [4005.0, 3630.0]
+    assert page.disputed_ms.tolist() == [day_s * 1_000]
+    assert (page.first_ms, page.last_ms, page.rows_count) == (start_ms, start_ms + 2 * DAY_MS, 4)
+    assert page.covered_end_ms == end_ms
+    # That day asked for by itself: something is there, and the cursor may pass it.
+    venue.says(bitstamp_page((day_s, "4000.18"), (day_s, "4002.13")))
+    page = connect("bitstamp").fetch_ohlcv("BTC/USD", "1d", day_s * 1_000, day_s * 1_000 + DAY_MS)
+    assert (len(page.candles), page.is_empty) == (0, False)
+    assert page.first_ms == page.last_ms == day_s * 1_000
+    assert page.covered_end_ms == day_s * 1_000 + DAY_MS
+
+
 def test_a_slow_a_cut_and_a_dead_connection_are_unavailable(venue: Venue, connect: Connect) -> None:
     venue.says([], delay_s=HANG_S)
     with pytest.raises(ExchangeUnavailable, match="no answer: ReadTimeout"):

@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic_core import from_json
 
+from shared.domain.candles import CandleBatch
 from shared.domain.timeframes import DAY_MS, HOUR_MS, MINUTE_MS, TIMEFRAMES
 from shared.errors import InvalidRequest, MalformedPage
 from shared.exchanges.catalog import EXCHANGES, load_spec
 from shared.exchanges.cells import OPEN_MS_MAX
 from shared.exchanges.own_names import SymbolForm
 from shared.exchanges.row_forms import MarketForm, RowForm, RowKind, TimeForm
-from shared.exchanges.rows import decode, decode_markets
+from shared.exchanges.rows import DISPUTED_MAX, decode, decode_markets
 from shared.exchanges.spec import ExchangeSpec
 from shared.exchanges.tables import find_rows
 
@@ -47,8 +48,15 @@ def kraken_row(index: int) -> list[Any]:
     return [START_MS // 1000 + index * 60, open_, high, low, close, "555.5", volume, 9]
 
 
-def decode_binance(rows: list[Any], start_ms: int = START_MS, end_ms: int = FAR_MS) -> Any:
-    return decode(rows, BINANCE, MINUTE, start_ms, end_ms)
+def candles_of(*asked: Any) -> CandleBatch:
+    """What `decode` makes of an answer without a dispute."""
+    candles, disputed_ms = decode(*asked)
+    assert not len(disputed_ms)
+    return candles
+
+
+def decode_binance(rows: list[Any], start_ms: int = START_MS, end_ms: int = FAR_MS) -> CandleBatch:
+    return candles_of(rows, BINANCE, MINUTE, start_ms, end_ms)
 
 
 def in_columns(spec: ExchangeSpec, **changes: Any) -> ExchangeSpec:
@@ -63,7 +71,7 @@ def in_columns(spec: ExchangeSpec, **changes: Any) -> ExchangeSpec:
 def test_each_exchange_puts_the_columns_where_they_belong(spec: ExchangeSpec, make_row: Any) -> None:
     rows = [make_row(index) for index in range(5)]
     for order in (rows, rows[::-1]):
-        batch = decode(order, spec, MINUTE, START_MS, FAR_MS)
+        batch = candles_of(order, spec, MINUTE, START_MS, FAR_MS)
         assert batch.open_ms.tolist() == [START_MS + index * MINUTE_MS for index in range(5)]
         columns = zip(batch.open, batch.high, batch.low, batch.close, batch.volume, strict=True)
         assert [tuple(map(float, row)) for row in columns] == [candle(index) for index in range(5)]
@@ -86,12 +94,24 @@ def test_rows_outside_the_range_are_dropped_even_if_their_values_make_no_sense()
     assert batch.open_ms.tolist() == [START_MS + MINUTE_MS, START_MS + 2 * MINUTE_MS]
 
 
-def test_identical_repeats_are_dropped_and_conflicting_ones_refused() -> None:
-    rows = [binance_row(1), binance_row(0), binance_row(1), binance_row(1)]
-    assert len(decode_binance(rows)) == 2
-    rows[3][4] = "101.5"
-    with pytest.raises(MalformedPage, match="rows 2 and 3 disagree"):
-        decode_binance(rows)
+def test_identical_repeats_are_dropped_and_a_candle_that_rows_disagree_about_is_left_out() -> None:
+    rows = [binance_row(1), binance_row(0), binance_row(1), binance_row(2), binance_row(1)]
+    assert len(decode_binance(rows)) == 3
+    rows[4][4] = "101.5"
+    candles, disputed_ms = decode(rows, BINANCE, MINUTE, START_MS, FAR_MS)
+    assert candles.open_ms.tolist() == [START_MS, START_MS + 2 * MINUTE_MS]
+    assert disputed_ms.tolist() == [START_MS + MINUTE_MS]
+    # Not of what was asked for.
+    assert len(decode_binance(rows, START_MS + 2 * MINUTE_MS)) == 1
+
+
+def test_rows_that_disagree_about_many_candles_are_no_page() -> None:
+    rows = [binance_row(index) for index in range(100)]
+    others = [[*binance_row(index)[:5], "999.5", *binance_row(index)[6:]] for index in range(1, DISPUTED_MAX + 2)]
+    candles, disputed_ms = decode([*rows, *others[:-1]], BINANCE, MINUTE, START_MS, FAR_MS)
+    assert (len(candles), len(disputed_ms)) == (100 - DISPUTED_MAX, DISPUTED_MAX)
+    with pytest.raises(MalformedPage, match=f"disagree about {DISPUTED_MAX + 1} candles, first 1 and 100"):
+        decode([*rows, *others], BINANCE, MINUTE, START_MS, FAR_MS)
 
 
 WRONG_CELLS = [
@@ -158,12 +178,12 @@ def test_a_wrong_value_among_numbers_is_refused_with_the_index_of_its_row(column
     rows = [coinbase_row(index) for index in range(4)]
     rows[2][column] = value
     with pytest.raises(MalformedPage, match=message):
-        decode(rows, COINBASE, MINUTE, START_MS, FAR_MS)
+        candles_of(rows, COINBASE, MINUTE, START_MS, FAR_MS)
 
 
 def test_zeros_and_ones_are_numbers_like_others_whole_or_not() -> None:
     rows = [[START_MS // 1000 + index * 60, 1, 1.0, 1, 1.0, volume] for index, volume in enumerate((0, 0.0, 1, 2**60, "3"))]
-    batch = decode(rows, COINBASE, MINUTE, START_MS, FAR_MS)
+    batch = candles_of(rows, COINBASE, MINUTE, START_MS, FAR_MS)
     assert batch.volume.tolist() == [0.0, 0.0, 1.0, float(2**60), 3.0]
     assert batch.close.tolist() == [1.0] * 5
 
@@ -182,30 +202,32 @@ def test_an_answer_without_rows_is_refused(payload: object) -> None:
 
 def test_weeks_and_months_are_on_the_grid_only_at_their_opens() -> None:
     months = [START_MS, START_MS + 31 * DAY_MS]
-    batch = decode([binance_row(0, at) for at in months], BINANCE, TIMEFRAMES["1M"], START_MS, FAR_MS)
+    batch = candles_of([binance_row(0, at) for at in months], BINANCE, TIMEFRAMES["1M"], START_MS, FAR_MS)
     assert batch.open_ms.tolist() == months
-    assert len(decode([binance_row(0, START_MS)], BINANCE, TIMEFRAMES["1w"], START_MS, FAR_MS)) == 1
+    assert len(candles_of([binance_row(0, START_MS)], BINANCE, TIMEFRAMES["1w"], START_MS, FAR_MS)) == 1
     with pytest.raises(MalformedPage, match="off the 1w grid"):
-        decode([binance_row(0, START_MS + 3 * DAY_MS)], BINANCE, TIMEFRAMES["1w"], START_MS, FAR_MS)
+        candles_of([binance_row(0, START_MS + 3 * DAY_MS)], BINANCE, TIMEFRAMES["1w"], START_MS, FAR_MS)
 
 
 def test_objects_columns_and_iso_times_need_no_code_but_a_form() -> None:
     letters = {"open": "o", "high": "h", "low": "l", "close": "c", "volume": "v"}
     objects = in_columns(BINANCE, kind=RowKind.OBJECTS, time="t", path=("result", "data"), is_nothing_empty=True, **letters)
     row = {"t": str(START_MS), **dict(zip("ohlcv", map(str, candle(0)), strict=True))}
-    assert decode(find_rows({"result": {"data": [row]}}, objects), objects, MINUTE, START_MS, FAR_MS).close.tolist() == [101.0]
+    assert candles_of(find_rows({"result": {"data": [row]}}, objects), objects, MINUTE, START_MS, FAR_MS).close.tolist() == [
+        101.0
+    ]
     assert find_rows({"result": {"data": None}}, objects).rows == []
     with pytest.raises(MalformedPage, match="row 0 has nothing at 'v'"):
-        decode([{key: value for key, value in row.items() if key != "v"}], objects, MINUTE, START_MS, FAR_MS)
+        candles_of([{key: value for key, value in row.items() if key != "v"}], objects, MINUTE, START_MS, FAR_MS)
 
     iso = in_columns(objects, time_form=TimeForm.ISO)
     row["t"] = "2024-01-01T00:00:00"
-    assert decode([row], iso, MINUTE, START_MS, FAR_MS).open_ms.tolist() == [START_MS]
+    assert candles_of([row], iso, MINUTE, START_MS, FAR_MS).open_ms.tolist() == [START_MS]
 
     columnar = in_columns(BINANCE, kind=RowKind.COLUMNS, time="ticks", path=("result",), **{name: name for name in letters})
     columns = dict(zip(letters, ([value] for value in candle(0)), strict=True))
     rows = find_rows({"result": {"ticks": [START_MS], **columns, "status": "ok"}}, columnar)
-    assert decode(rows, columnar, MINUTE, START_MS, FAR_MS).high.tolist() == [103.0]
+    assert candles_of(rows, columnar, MINUTE, START_MS, FAR_MS).high.tolist() == [103.0]
     with pytest.raises(MalformedPage, match="no columns of one length"):
         find_rows({"result": {"ticks": [], **columns}}, columnar)
 

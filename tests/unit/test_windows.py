@@ -52,7 +52,7 @@ class Answer:
     frame: Timeframe
     window: Window
     cursor_ms: int | None
-    last_candle_ms: int | None
+    last_given_ms: int | None
     covered_end_ms: int
     now_ms: int
     grace_ms: int
@@ -85,7 +85,7 @@ def test_the_cursor_never_goes_back_nor_past_what_is_unasked_unsettled_or_unclos
         frame,
         window,
         cursor_ms=answer.cursor_ms,
-        last_candle_ms=answer.last_candle_ms,
+        last_given_ms=answer.last_given_ms,
         covered_end_ms=answer.covered_end_ms,
         now_ms=answer.now_ms,
         grace_ms=answer.grace_ms,
@@ -98,7 +98,7 @@ def test_the_cursor_never_goes_back_nor_past_what_is_unasked_unsettled_or_unclos
     passed_end_ms = frame.close(advance.cursor_ms)
     assert passed_end_ms <= answer.covered_end_ms, "an interval was passed that nobody asked for"
     assert passed_end_ms <= answer.now_ms, "an interval was passed that has not closed"
-    if answer.last_candle_ms is None or advance.cursor_ms > answer.last_candle_ms:
+    if answer.last_given_ms is None or advance.cursor_ms > answer.last_given_ms:
         # Nothing was there for the newest interval passed: only its age allows that.
         assert passed_end_ms <= answer.now_ms - answer.grace_ms
 
@@ -109,14 +109,14 @@ def test_a_candle_that_came_is_passed(answer: Answer) -> None:
         answer.frame,
         answer.window,
         cursor_ms=answer.cursor_ms,
-        last_candle_ms=answer.last_candle_ms,
+        last_given_ms=answer.last_given_ms,
         covered_end_ms=answer.covered_end_ms,
         now_ms=answer.now_ms,
         grace_ms=answer.grace_ms,
     )
-    if answer.last_candle_ms is not None and answer.last_candle_ms >= answer.window.new_ms:
+    if answer.last_given_ms is not None and answer.last_given_ms >= answer.window.new_ms:
         assert advance.cursor_ms is not None
-        assert advance.cursor_ms >= answer.last_candle_ms
+        assert advance.cursor_ms >= answer.last_given_ms
     if advance.is_pending:
         assert advance.is_caught_up
 
@@ -166,7 +166,7 @@ def test_an_exchange_with_holes_that_publishes_late_is_read_to_the_end_and_nothi
         stored.update(got)
         covered_end_ms = MINUTE.close(got[-1]) if len(published) > page else window.end_ms
         advance = decide_advance(
-            MINUTE, window, cursor_ms=cursor_ms, last_candle_ms=got[-1] if got else None,
+            MINUTE, window, cursor_ms=cursor_ms, last_given_ms=got[-1] if got else None,
             covered_end_ms=covered_end_ms, now_ms=asked_ms, grace_ms=grace_ms,
         )  # fmt: skip
         assert cursor_ms is None or (advance.cursor_ms is not None and advance.cursor_ms >= cursor_ms)
@@ -198,7 +198,7 @@ def test_an_empty_newest_interval_waits_for_its_grace_or_a_later_candle(age_ms: 
         MINUTE,
         Window(empty_ms, empty_ms, end_ms, end_ms),
         cursor_ms=MINUTE.shift(empty_ms, -1),
-        last_candle_ms=MINUTE.close(empty_ms) if has_later else None,
+        last_given_ms=MINUTE.close(empty_ms) if has_later else None,
         covered_end_ms=end_ms,
         now_ms=end_ms + age_ms,
         grace_ms=GRACE_MS,
