@@ -112,7 +112,7 @@ def run(looks: int) -> dict[str, Any]:
             large.append(took_ms)
         absent = sum(end - first for first, end in holes)
         assert view["counts"] == {
-            "stored": CANDLES - absent, "no_trades": 0, "pending": 0, "missing": absent, "beyond_history": 0,
+            "stored": CANDLES - absent, "no_trades": 0, "pending": 0, "missing": absent, "disputed": 0, "beyond_history": 0,
         }  # fmt: skip
         assert len(view["runs"]) == 2 * HOLES + 1
         scan_ms, found = scan(platform, "BTC/USDT", CANDLES)

@@ -149,7 +149,7 @@ class Platform:
     @cached_property
     def ledger(self) -> SeriesLedger:
         """The ledger of completeness of all series."""
-        return SeriesLedger(CoverageStore(self.database), SeriesStore(self.database), self.series_jobs)
+        return SeriesLedger(CoverageStore(self.database), SeriesStore(self.database), self.series_jobs, self.alerts)
 
     @cached_property
     def series_jobs(self) -> SeriesJobs:

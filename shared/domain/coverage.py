@@ -5,8 +5,9 @@ each a line of codes. An interval without a code is stored if it lies in a span 
 costs nothing where all is well, and a look at it grows with the holes and not with the candles.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Final, TypeAlias
 
@@ -22,7 +23,8 @@ Span: TypeAlias = tuple[int, int]
 # Intervals of one bucket. In the worst case (every other one is missing) its line is 6 KB, to be written again at each page
 # that has a hole in it; with a thousand holes far apart a look reads a thousand lines of 6 bytes.
 BUCKET: Final = 2_048
-# Missing intervals are asked for so often in all before they are believed to have had no trades.
+# Missing intervals are asked for so often in all before they are believed to have had no trades, disputed ones before they are
+# left as they are.
 TRIES_MAX: Final = 3
 
 
@@ -30,24 +32,26 @@ class IntervalState(StrEnum):
     """What is known of an interval.
 
     STORED: its candle is. NO_TRADES: the exchange had none whenever it was asked. PENDING: not asked for yet, or so new that
-    its candle may still come. MISSING: asked for in vain, and asked for again. BEYOND_HISTORY: older than what the exchange
-    has.
+    its candle may still come. MISSING: asked for in vain, and asked for again. DISPUTED: the exchange gave candles for it that
+    disagree, so none is stored; asked for again, TRIES_MAX times in all. BEYOND_HISTORY: older than what the exchange has.
     """
 
     STORED = "stored"
     NO_TRADES = "no_trades"
     PENDING = "pending"
     MISSING = "missing"
+    DISPUTED = "disputed"
     BEYOND_HISTORY = "beyond_history"
 
 
 class Code(IntEnum):
-    """What a bucket says of an interval. MISSING + n: asked for n times more."""
+    """What a bucket says of an interval. MISSING + n and DISPUTED + n: asked for n times."""
 
     NONE = 0
     NO_TRADES = 1
     BEYOND_HISTORY = 2
     MISSING = 16
+    DISPUTED = 32
 
 
 _STATES: Final = tuple(IntervalState)
@@ -56,6 +60,7 @@ _STATE_OF_CODE: Final[Mapping[int, IntervalState]] = {
     Code.NO_TRADES: IntervalState.NO_TRADES,
     Code.BEYOND_HISTORY: IntervalState.BEYOND_HISTORY,
     Code.MISSING: IntervalState.MISSING,
+    Code.DISPUTED: IntervalState.DISPUTED,
 }
 
 
@@ -72,13 +77,15 @@ class Run:
 class Asked:
     """What a group of pages has settled: all of [first, end) was asked for, and the exchange has those in `present`.
 
-    `begins`: the exchange has nothing before it, None if it did not tell.
+    `begins`: the exchange has nothing before it, None if it did not tell. `disputed`: numbers for which it gave candles that
+    disagree.
     """
 
     first: int
     end: int
     present: IntArray
     begins: int | None = None
+    disputed: IntArray = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def is_whole(self) -> bool:
@@ -89,7 +96,8 @@ class Asked:
         """Both as one, where the later one begins where this one ends and neither tells where history begins; else None."""
         if self.end != later.first or self.begins is not None or later.begins is not None:
             return None
-        return Asked(self.first, later.end, np.concatenate((self.present, later.present)))
+        present, disputed = ((self.present, later.present), (self.disputed, later.disputed))
+        return Asked(self.first, later.end, np.concatenate(present), disputed=np.concatenate(disputed))
 
 
 def encode_codes(codes: CodeArray) -> bytes:
@@ -115,10 +123,11 @@ def buckets_of(first: int, end: int) -> range:
 
 
 def settle(asked: Asked, known: Mapping[int, CodeArray], stored: IntArray, *, is_repair: bool) -> dict[int, CodeArray]:
-    """The buckets that change: what is there has no code; what is not is missing, or the exchange has nothing that old.
+    """The buckets that change: what is there has no code; what is not is missing, disputed, or older than the exchange has.
 
     `known`: the buckets there are among those that `asked` touches. `stored`: numbers of candles in the database. What had
-    been settled as without trades stays so; only a repair counts as another try.
+    been settled as without trades stays so while it is absent, and what is disputed stays so until its candle is there; only a
+    repair counts as another try.
     """
     changed: dict[int, CodeArray] = {}
     there = np.concatenate((asked.present, stored))
@@ -127,10 +136,9 @@ def settle(asked: Asked, known: Mapping[int, CodeArray], stored: IntArray, *, is
         old = known.get(bucket)
         codes = np.zeros(BUCKET, np.uint8) if old is None else old
         window = slice(max(asked.first, origin) - origin, min(asked.end, origin + BUCKET) - origin)
-        is_there = np.zeros(BUCKET, np.bool_)
-        is_there[there[(there >= origin) & (there < origin + BUCKET)] - origin] = True
+        is_there, is_disputed = _marked(there, origin), _marked(asked.disputed, origin)
         settled = codes.copy()
-        settled[window] = _settled(codes[window], is_there[window], is_repair=is_repair)
+        settled[window] = _settled(codes[window], is_there[window], is_disputed[window], is_repair=is_repair)
         if asked.begins is not None:
             is_beyond = np.arange(origin, origin + BUCKET)[window] < asked.begins
             settled[window] = np.where(is_beyond & ~is_there[window], Code.BEYOND_HISTORY, settled[window])
@@ -139,11 +147,21 @@ def settle(asked: Asked, known: Mapping[int, CodeArray], stored: IntArray, *, is
     return changed
 
 
-def _settled(codes: CodeArray, is_there: NDArray[np.bool_], *, is_repair: bool) -> CodeArray:
-    was_missing = codes >= Code.MISSING
-    again = np.where(codes + 1 >= Code.MISSING + TRIES_MAX, Code.NO_TRADES, codes + 1) if is_repair else codes
-    absent = np.where(was_missing, again, np.where(codes == Code.NONE, Code.MISSING + 1, codes))
-    return np.where(is_there, Code.NONE, absent).astype(np.uint8)
+def _marked(numbers: IntArray, origin: int) -> NDArray[np.bool_]:
+    """Of each interval of the bucket that begins at `origin`, whether it is among the numbers."""
+    is_marked = np.zeros(BUCKET, np.bool_)
+    is_marked[numbers[(numbers >= origin) & (numbers < origin + BUCKET)] - origin] = True
+    return is_marked
+
+
+def _settled(codes: CodeArray, is_there: NDArray[np.bool_], is_disputed: NDArray[np.bool_], *, is_repair: bool) -> CodeArray:
+    was_disputed = codes >= Code.DISPUTED
+    was_missing = (codes >= Code.MISSING) & ~was_disputed
+    tried = np.where(codes + 1 >= Code.MISSING + TRIES_MAX, Code.NO_TRADES, codes + 1) if is_repair else codes
+    absent = np.where(was_missing, tried, np.where(codes == Code.NONE, Code.MISSING + 1, codes))
+    # An interval that candles were given for has had trades: that it is absent later does not end the dispute.
+    disputed = np.where(was_disputed, np.minimum(codes + is_repair, Code.DISPUTED + TRIES_MAX), Code.DISPUTED + 1)
+    return np.where(is_there, Code.NONE, np.where(is_disputed | was_disputed, disputed, absent)).astype(np.uint8)
 
 
 def mark_present(numbers: IntArray, known: Mapping[int, CodeArray]) -> dict[int, CodeArray]:
@@ -162,8 +180,40 @@ def read_runs(lines: Mapping[int, bytes]) -> list[Run]:
 
     What a look at the ledger reads: no interval is unfolded, so that it costs what the runs cost.
     """
+    firsts, ends, codes = _coded(lines)
+    states = np.where(codes >= Code.DISPUTED, np.uint8(Code.DISPUTED), np.minimum(codes, np.uint8(Code.MISSING)))
+    return [Run(first, end, _STATE_OF_CODE[state]) for first, end, state in _joined(firsts, ends, states)]
+
+
+def repair_spans(lines: Mapping[int, bytes]) -> tuple[list[Span], list[Span]]:
+    """What a repair asks for again: what is missing, and what is disputed; each ascending and merged."""
+    firsts, ends, codes = _coded(lines)
+    is_wanted, is_disputed = wants_repair(codes), codes >= Code.DISPUTED
+    missing, disputed = (
+        merge_spans(zip(firsts[rows].tolist(), ends[rows].tolist(), strict=True))
+        for rows in (is_wanted & ~is_disputed, is_wanted & is_disputed)
+    )
+    return missing, disputed
+
+
+def wants_repair(codes: CodeArray) -> NDArray[np.bool_]:
+    """Of each code whether its interval is asked for again: it is missing, or disputed and has tries left."""
+    return (codes >= Code.MISSING) & (codes < Code.DISPUTED + TRIES_MAX)
+
+
+def ends_dispute(known: Mapping[int, CodeArray], changed: Mapping[int, CodeArray]) -> bool:
+    """Whether an interval that is disputed in the buckets as they were is so no more where they change."""
+    return any(
+        bool(((known[bucket] >= Code.DISPUTED) & (codes < Code.DISPUTED)).any())
+        for bucket, codes in changed.items()
+        if bucket in known
+    )
+
+
+def _coded(lines: Mapping[int, bytes]) -> tuple[IntArray, IntArray, CodeArray]:
+    """Where runs of equal codes begin and end, and the codes: those of each line by itself, ascending, none of Code.NONE."""
     if not lines:
-        return []
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.uint8)
     buckets = sorted(lines)
     counts = np.array([len(lines[bucket]) // 3 for bucket in buckets])
     starts = np.frombuffer(b"".join(lines[bucket][: len(lines[bucket]) // 3 * 2] for bucket in buckets), "<u2")
@@ -171,24 +221,19 @@ def read_runs(lines: Mapping[int, bytes]) -> list[Run]:
     firsts = np.repeat(np.array(buckets, np.int64) * BUCKET, counts) + starts
     # A line begins where its bucket does, so each run ends where the next one begins, or with its bucket.
     ends = np.minimum(np.append(firsts[1:], np.int64(2**62)), (firsts // BUCKET + 1) * BUCKET)
-    states = np.minimum(codes, Code.MISSING)
-    is_said = states != Code.NONE
-    firsts, ends, states = firsts[is_said], ends[is_said], states[is_said]
+    is_said = codes != Code.NONE
+    return firsts[is_said], ends[is_said], codes[is_said]
+
+
+def _joined(firsts: IntArray, ends: IntArray, states: CodeArray) -> Iterable[tuple[int, int, int]]:
+    """(first, end, state) of runs, those that touch in the same state as one."""
     is_new = np.ones(len(firsts), np.bool_)
     is_new[1:] = (firsts[1:] != ends[:-1]) | (states[1:] != states[:-1])
     begins_at = np.flatnonzero(is_new)
     lasts = np.append(begins_at[1:], len(firsts)) - 1
-    return [
-        Run(first, end, _STATE_OF_CODE[state])
-        for first, end, state in zip(
-            firsts[begins_at].tolist(), ends[lasts].tolist() if len(begins_at) else [], states[begins_at].tolist(), strict=True
-        )
-    ]
-
-
-def missing_spans(runs: Iterable[Run]) -> list[Span]:
-    """The missing ones."""
-    return [(run.first, run.end) for run in runs if run.state is IntervalState.MISSING]
+    return zip(
+        firsts[begins_at].tolist(), ends[lasts].tolist() if len(begins_at) else [], states[begins_at].tolist(), strict=True
+    )
 
 
 def merge_spans(spans: Iterable[Span]) -> list[Span]:
@@ -219,6 +264,17 @@ def group_spans(spans: Sequence[Span], intervals_max: int) -> list[Span]:
         for start in range(first, end, intervals_max):
             windows.append((start, min(end, start + intervals_max)))
     return windows
+
+
+def set_apart(spans: Sequence[Span], apart: Sequence[int]) -> list[Span]:
+    """The spans and each number of `apart` by itself, whether it lies in a span or not; both ascending, as is the result."""
+    found = [(number, number + 1) for number in apart]
+    for first, end in spans:
+        for number in apart[bisect_left(apart, first) : bisect_left(apart, end)]:
+            found.append((first, number))
+            first = number + 1
+        found.append((first, end))
+    return sorted(span for span in found if span[0] < span[1])
 
 
 def plan_runs(wanted: Span, asked: Sequence[Span], coded: Sequence[Run], begins: int) -> list[Run]:

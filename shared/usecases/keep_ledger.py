@@ -4,24 +4,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
 from pymongo.client_session import ClientSession
 
+from shared.deadline import ServerClock
 from shared.domain.coverage import (
     Asked,
-    Code,
     IntervalState,
     Run,
     Span,
+    ends_dispute,
     group_spans,
     mark_present,
     merge_spans,
-    missing_spans,
     plan_runs,
     read_runs,
+    repair_spans,
+    set_apart,
     settle,
+    wants_repair,
 )
-from shared.domain.jobs import Job, JobKind
+from shared.domain.job_ranges import format_ms
+from shared.domain.jobs import Job, JobKind, to_datetime
 from shared.domain.timeframes import IntArray, Timeframe
+from shared.stores.alerts import AlertStore
 from shared.stores.candles import CandleStore, Series
 from shared.stores.coverage import CoverageStore
 from shared.stores.series import SeriesStore
@@ -32,7 +38,14 @@ from shared.usecases.series_jobs import SeriesHelpers, series_fields
 # A live job that asks for more intervals at once than this is catching up, perhaps over what another job had asked for.
 FOLLOWING_MAX: Final = 10
 # What a backfill asks for.
-WANTED_STATES: Final = (IntervalState.PENDING, IntervalState.MISSING)
+WANTED_STATES: Final = (IntervalState.PENDING, IntervalState.MISSING, IntervalState.DISPUTED)
+# Beyond the number of any interval.
+NUMBER_MAX: Final = 2**40
+
+
+def disputed_subject(series: Series) -> str:
+    """The subject of the alert that the exchange gives candles of the series that disagree."""
+    return f"series/{series.series_id}/disputed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +55,7 @@ class SeriesLedger:
     coverage: CoverageStore
     asked: SeriesStore
     series_jobs: SeriesJobs
+    alerts: AlertStore
 
     def asked_spans(self, series: Series, job: Job, session: ClientSession | None = None) -> list[Span]:
         """What this job's series was asked for, by all its jobs and by those that are gone; merged."""
@@ -65,7 +79,7 @@ class SeriesLedger:
     def plan_gaps(
         self, series: Series, job: Job, intervals_max: int, first: int, end: int, begins: int
     ) -> list[tuple[int, int]]:
-        """Stretches (start_ms, end_ms) of [first, end) with all that is pending or missing, from `begins` on.
+        """Stretches (start_ms, end_ms) of [first, end) with all that is pending, missing or disputed, from `begins` on.
 
         What lies between two is asked for with them where that costs no request more, at so many intervals each.
         """
@@ -78,18 +92,31 @@ class SeriesLedger:
         return [(grid.open_at(a), grid.open_at(b)) for a, b in merge_spans(group_spans(wanted, intervals_max))]
 
     def plan_repair(self, series: Series, job: Job, intervals_max: int, end: int) -> list[tuple[int, int]]:
-        """Stretches (start_ms, end_ms) with all that is missing before the interval `end`, put together as by `plan_gaps`."""
+        """Stretches (start_ms, end_ms) with all that is missing before the interval `end`, put together as by `plan_gaps`.
+
+        Each disputed interval is a stretch of its own: asked with other bounds the exchange may give one candle for it.
+        """
         grid = job.timeframe
         asked = self.asked_spans(series, job)
         if not asked:
             return []
-        missing = missing_spans(read_runs(self.coverage.read_lines(series.series_id, asked[0][0], min(end, asked[-1][1]))))
+        lines = self.coverage.read_lines(series.series_id, asked[0][0], min(end, asked[-1][1]))
+        missing, disputed = repair_spans(lines)
         windows: list[Span] = []
         for first, last in asked:
             # Not across what nobody has asked for: its candles would come along and count as pending.
-            inside = [(max(a, first), min(b, last)) for a, b in missing if a < last and b > first]
-            windows += merge_spans(group_spans(inside, intervals_max))
+            inside = merge_spans(group_spans(_inside(missing, first, last), intervals_max))
+            windows += set_apart(inside, [number for span in _inside(disputed, first, last) for number in range(*span)])
         return [(grid.open_at(first), grid.open_at(last)) for first, last in windows]
+
+
+def _between(numbers: IntArray, first: int, end: int) -> IntArray:
+    return numbers[(numbers >= first) & (numbers < end)]
+
+
+def _inside(spans: Sequence[Span], first: int, end: int) -> list[Span]:
+    """What of the spans lies in [first, end)."""
+    return [(max(a, first), min(b, end)) for a, b in spans if a < end and b > first]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +141,7 @@ class LedgerKeeper:
     ledger: SeriesLedger
     candles: CandleStore
     helpers: SeriesHelpers
+    clock: ServerClock
 
     def plan(self, pages: Sequence[Page], late_ms: IntArray, begins_ms: int | None) -> Settled:
         """What the pages have settled. `begins_ms`: the job begins there, as the exchange has nothing older."""
@@ -128,7 +156,8 @@ class LedgerKeeper:
                 first = min(max(first, grid.number(grid.ceil(begins_ms))), end)
             numbers = grid.numbers(page.fetched.candles.open_ms)
             begins = None if history_ms is None else grid.number(grid.ceil(history_ms))
-            fresh = Asked(first, end, numbers[(numbers >= first) & (numbers < end)], begins)
+            disputed = grid.numbers(page.fetched.disputed_ms)
+            fresh = Asked(first, end, _between(numbers, first, end), begins, _between(disputed, first, end))
             # Pages that follow each other are looked up as one.
             joined = asked[-1].then(fresh) if asked else None
             asked = [*asked, fresh] if joined is None else [*asked[:-1], joined]
@@ -145,6 +174,7 @@ class LedgerKeeper:
         grid, coverage, series_id = self.job.timeframe, self.ledger.coverage, self.series.series_id
         is_repair = self.job.kind is JobKind.REPAIR
         newly_missing: list[Span] = []
+        is_dispute_ended = False
         for asked in settled.asked:
             is_new_ground = settled.is_following and grid.open_at(asked.first) >= codes_until_ms
             if asked.first >= asked.end or (asked.is_whole and is_new_ground):
@@ -156,16 +186,42 @@ class LedgerKeeper:
             stored = asked.present if asked.is_whole else self._stored(bounds_ms, session)
             changed = settle(asked, known, stored, is_repair=is_repair)
             coverage.write(series_id, changed, session)
+            is_dispute_ended |= ends_dispute(known, changed)
+            if len(asked.disputed):
+                self._open_dispute(asked, stored, session)
             if changed:
                 self.helpers.note_codes(self.job, bounds_ms[1], session)
-            if any(bool((codes >= Code.MISSING).any()) for codes in changed.values()):
+            if any(bool(wants_repair(codes).any()) for codes in changed.values()):
                 newly_missing.append((asked.first, asked.end))
         if len(settled.late):
             known = coverage.read(series_id, int(settled.late[0]), int(settled.late[-1]) + 1, session)
-            coverage.write(series_id, mark_present(settled.late, known), session)
+            changed = mark_present(settled.late, known)
+            coverage.write(series_id, changed, session)
+            is_dispute_ended |= ends_dispute(known, changed)
+        if is_dispute_ended:
+            self._close_dispute(session)
         if newly_missing and not is_repair:
             start_ms, end_ms = grid.open_at(newly_missing[0][0]), grid.open_at(newly_missing[-1][1])
             self.helpers.want_repair(self.job, start_ms, end_ms, session)
+
+    def _open_dispute(self, asked: Asked, stored: IntArray, session: ClientSession) -> None:
+        """Open the series' alert, or bring the open one up to date: a person can look which of the candles is right."""
+        grid = self.job.timeframe
+        opens = [format_ms(grid.open_at(number)) for number in np.setdiff1d(asked.disputed, stored).tolist()]
+        if opens:
+            self.ledger.alerts.open_(
+                subject=disputed_subject(self.series),
+                title=f"{self.series.series_id}: the exchange gives candles of {opens[0]} that disagree, so none is stored",
+                facts={**series_fields(self.job), "job_id": self.job.job_id, "opens_at": ", ".join(opens)},
+                opened_at=to_datetime(self.clock.now_ms()),
+                session=session,
+            )
+
+    def _close_dispute(self, session: ClientSession) -> None:
+        """Resolve the series' alert if nothing of it is disputed any more."""
+        runs = read_runs(self.ledger.coverage.read_lines(self.series.series_id, 0, NUMBER_MAX, session))
+        if not any(run.state is IntervalState.DISPUTED for run in runs):
+            self.ledger.alerts.resolve(disputed_subject(self.series), session)
 
     def _stored(self, bounds_ms: tuple[int, int], session: ClientSession) -> IntArray:
         return self.job.timeframe.numbers(self.candles.read_open_times(self.series, *bounds_ms, session))

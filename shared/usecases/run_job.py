@@ -164,7 +164,7 @@ class _Run:
         if planned.begins_ms is not None:
             self._note_lost(job.start_ms, planned.begins_ms)
         self._page_max = client.spec.candles.limit_of(job.timeframe.name)
-        self._keeper = LedgerKeeper(job, series, runner.ledger, runner.candles, helpers)
+        self._keeper = LedgerKeeper(job, series, runner.ledger, runner.candles, helpers, self._clock)
         self._writer = PageWriter(
             job=job,
             fence=self._fence,

@@ -9,7 +9,7 @@ from shared.domain.jobs import Job, JobKind, JobStatus
 from shared.stores.candles import Series
 from shared.stores.database import Document
 from shared.stores.revisions import RevisionStore
-from shared.usecases.keep_ledger import SeriesLedger
+from shared.usecases.keep_ledger import SeriesLedger, disputed_subject
 from shared.usecases.series_jobs import SeriesHelpers, helper_ids, history_id, series_fields
 
 
@@ -54,6 +54,8 @@ class SeriesUpkeep:
         connectors = [other["connector_id"] for other in keeping if other["_id"] != job.job_id]
         if not connectors:
             self.ledger.series_jobs.delete(helper_ids(job), session)
+            # Nobody asks for its candles any more.
+            self.ledger.alerts.resolve(disputed_subject(Series.of(job)), session)
             return backfills
         # A pause that was the live job's ends with it.
         self.on_resume(document, session)
@@ -79,6 +81,7 @@ class SeriesUpkeep:
         job = Job.from_document(document)
         series_id = Series.of(job).series_id
         self.ledger.coverage.drop(series_id, session)
+        self.ledger.alerts.resolve(disputed_subject(Series.of(job)), session)
         self.ledger.asked.drop(series_id, session)
         self.revisions.drop(series_id, session)
         backfills = self._backfills_of(job, session)

@@ -49,7 +49,7 @@ def test_a_dry_run_tells_what_it_would_cost_and_makes_nothing(live: AdminApi) ->
         "created_at": None,
         "finished_at": None,
         "plan": {
-            "counts": {"stored": 0, "no_trades": 0, "pending": 3 * DAY, "missing": 0, "beyond_history": 0},
+            "counts": {"stored": 0, "no_trades": 0, "pending": 3 * DAY, "missing": 0, "disputed": 0, "beyond_history": 0},
             "requests": 5,
             "weight": 10,
             "bound_by": "round_trips",

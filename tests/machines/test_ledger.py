@@ -9,8 +9,10 @@ from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from local_emulator.simulator.truth import true_candles
 from shared.domain.coverage import TRIES_MAX, IntervalState
 from shared.domain.indicators import DEFAULT_INDICATORS
+from shared.domain.job_ranges import format_ms
 from shared.domain.jobs import Job, to_ms
 from shared.domain.timeframes import MINUTE_MS
+from shared.exchanges.rows import DISPUTED_MAX
 from shared.usecases.read_coverage import Coverage
 from shared.usecases.series_jobs import REPAIR_APART_MS
 from shared.wiring import Platform
@@ -57,6 +59,17 @@ def enrich(platform: Platform, job_id: str) -> None:
     """Run the series' enrich job until it is done."""
     assert run_until_caught_up(platform, f"{job_id}:enrich") < 50
     assert platform.jobs.get(f"{job_id}:enrich")["status"] == "done"
+
+
+def dispute(simulator: SimulatorProcess, start_ms: int, end_ms: int) -> None:
+    """From now on the candles of the range come twice and disagree, and every other fault is over."""
+    simulator.set_faults({"exchange": "binance", "kind": "conflict", "from_ms": start_ms, "to_ms": end_ms})
+
+
+def assert_sound(platform: Platform, job_id: str, end_ms: int = CLOSED_MS) -> None:
+    """The ledger says what is stored, and every value is as computed from the candles that are."""
+    found = platform.series_verifier.verify(job_id, None, end_ms)
+    assert (found.ledger_differences_count, found.value_differences_count) == (0, 0)
 
 
 def repair_until_done(platform: Platform, job_id: str) -> None:
@@ -157,6 +170,133 @@ def test_a_market_without_trades_is_told_from_missing_candles(platform: Platform
     enrich(platform, job_id)
     expected = true_candles(SEED, "coinbase", symbol, "1m", back(1_200), CLOSED_MS)
     assert_series_equals(stored(platform, "coinbase", symbol), expected, DEFAULT_INDICATORS)
+
+
+def test_a_candle_that_the_exchange_contradicts_itself_about_is_left_out_and_told(
+    platform: Platform, simulator: SimulatorProcess
+) -> None:
+    """Its neighbours are stored and the series goes on; it is asked for apart, and in the end left to a person."""
+    disputed = (back(700), back(699))
+    dispute(simulator, *disputed)
+    job_id = add_job(platform, start_ms=back(2_000))
+    run_until_caught_up(platform, job_id)
+    assert counts(platform, job_id) == {"stored": 1_999, "disputed": 1}
+    assert spans(platform, job_id, IntervalState.DISPUTED) == [disputed]
+    assert_sound(platform, job_id)
+    (alert,) = platform.alerts.list_("open", 10)
+    assert alert["subject"] == "series/binance:BTC-USDT:1m/disputed"
+    assert alert["facts"]["opens_at"] == format_ms(disputed[0])
+    # With other bounds the exchange might give one candle. It does not, asked twice.
+    before = simulator.report()["binance"]["requests_total"]
+    assert run_once(platform, f"{job_id}:repair").requests == 2
+    assert simulator.report()["binance"]["requests_total"] == before + 2
+    repair_until_done(platform, job_id)
+    assert simulator.report()["binance"]["requests_total"] == before + 2 * (TRIES_MAX - 1)
+    assert counts(platform, job_id) == {"stored": 1_999, "disputed": 1}
+    assert len(platform.alerts.list_("open", 10)) == 1
+    # One that is resolved by a person stays so, since nobody asks any more.
+    simulator.clock(advance_ms=3 * MINUTE_MS)
+    platform.alerts.resolve(alert["subject"])
+    run_until_caught_up(platform, job_id)
+    assert platform.jobs.get(f"{job_id}:repair")["status"] == "done"
+    assert platform.alerts.list_("open", 10) == []
+    # A backfill of that stretch asks for it, and for nothing else.
+    again_id = add_job(platform, start_ms=back(800), end_ms=back(600))
+    run_until_caught_up(platform, again_id)
+    assert len(platform.alerts.list_("open", 10)) == 1
+    simulator.set_faults()
+    third_id = add_job(platform, start_ms=back(800), end_ms=back(601))
+    assert run_once(platform, third_id).requests == 1
+    assert counts(platform, job_id) == {"stored": 2_000}
+    assert platform.alerts.list_("open", 10) == []
+    enrich(platform, job_id)
+    assert_sound(platform, job_id)
+    expected = true_candles(SEED, "binance", SYMBOL, "1m", back(2_000), CLOSED_MS + 3 * MINUTE_MS)
+    assert_series_equals(stored(platform), expected, DEFAULT_INDICATORS)
+
+
+def test_a_repair_of_a_dispute_is_a_late_candle_for_what_is_computed_from_it(
+    platform: Platform, simulator: SimulatorProcess
+) -> None:
+    dispute(simulator, back(1_500), back(1_498))
+    job_id = add_job(platform, start_ms=back(2_000))
+    run_until_caught_up(platform, job_id)
+    assert counts(platform, job_id) == {"stored": 1_998, "disputed": 2}
+    assert_sound(platform, job_id)
+    simulator.set_faults()
+    assert run_once(platform, f"{job_id}:repair").candles == 2
+    assert counts(platform, job_id) == {"stored": 2_000}
+    assert platform.alerts.list_("open", 10) == []
+    # The values behind were computed without the two.
+    found = platform.series_verifier.verify(job_id, None, CLOSED_MS)
+    assert found.ledger_differences_count == 0
+    assert found.value_differences_count > 0
+    enrich(platform, job_id)
+    assert_sound(platform, job_id)
+    assert_truth(platform, back(2_000))
+
+
+def test_a_disputed_candle_that_is_then_withheld_has_not_had_no_trades(platform: Platform, simulator: SimulatorProcess) -> None:
+    disputed = (back(700), back(699))
+    dispute(simulator, *disputed)
+    job_id = add_job(platform, start_ms=back(900))
+    run_until_caught_up(platform, job_id)
+    hide(simulator, *disputed)
+    repair_until_done(platform, job_id)
+    assert counts(platform, job_id) == {"stored": 899, "disputed": 1}
+    assert len(platform.alerts.list_("open", 10)) == 1
+
+
+def test_a_dispute_at_the_markets_end_ends_by_itself(platform: Platform, simulator: SimulatorProcess) -> None:
+    """The live job goes on without the candle, and finds it when it reads its newest ones again."""
+    job_id = add_job(platform, start_ms=back(600))
+    run_until_caught_up(platform, job_id)
+    dispute(simulator, CLOSED_MS, CLOSED_MS + MINUTE_MS)
+    simulator.clock(advance_ms=2 * MINUTE_MS)
+    run_until_caught_up(platform, job_id)
+    assert counts(platform, job_id, CLOSED_MS + 2 * MINUTE_MS) == {"stored": 601, "disputed": 1}
+    simulator.set_faults()
+    simulator.clock(advance_ms=MINUTE_MS)
+    run_until_caught_up(platform, job_id)
+    end_ms = CLOSED_MS + 3 * MINUTE_MS
+    assert counts(platform, job_id, end_ms) == {"stored": 603}
+    assert platform.alerts.list_("open", 10) == []
+    assert_sound(platform, job_id, end_ms)
+    expected = true_candles(SEED, "binance", SYMBOL, "1m", back(600), end_ms)
+    assert_series_equals(stored(platform), expected, DEFAULT_INDICATORS)
+
+
+def test_a_stored_candle_that_is_disputed_later_stays_as_it_is(platform: Platform, simulator: SimulatorProcess) -> None:
+    job_id = add_job(platform, start_ms=back(600))
+    run_until_caught_up(platform, job_id)
+    dispute(simulator, back(2), CLOSED_MS)
+    simulator.clock(advance_ms=MINUTE_MS)
+    # Not doubted either: nothing hangs on it.
+    assert run_once(platform, job_id).requests == 1
+    assert counts(platform, job_id, CLOSED_MS + MINUTE_MS) == {"stored": 601}
+    assert platform.alerts.list_("open", 10) == []
+    expected = true_candles(SEED, "binance", SYMBOL, "1m", back(600), CLOSED_MS + MINUTE_MS)
+    assert_series_equals(stored(platform), expected, DEFAULT_INDICATORS)
+
+
+def test_a_page_that_contradicts_itself_once_is_asked_for_again_at_once(
+    platform: Platform, simulator: SimulatorProcess
+) -> None:
+    simulator.set_faults({"exchange": "binance", "kind": "conflict", "rows": 3, "count": 1})
+    job_id = add_job(platform, start_ms=back(900))
+    assert run_once(platform, job_id).requests == 2
+    assert counts(platform, job_id) == {"stored": 900}
+    assert platform.jobs.count({}) == 1
+    assert platform.alerts.list_("open", 10) == []
+
+
+def test_a_page_with_many_disputes_is_no_page(platform: Platform, simulator: SimulatorProcess) -> None:
+    """Two series in one answer are no dispute about candles: nothing of it is believed."""
+    dispute(simulator, back(700), back(700 - DISPUTED_MAX - 1))
+    job_id = add_job(platform, start_ms=back(900))
+    assert run_once(platform, job_id).outcome.value == "failed"
+    assert platform.jobs.get(job_id)["last_error"]["code"] == "malformed_page"
+    assert stored(platform) == []
 
 
 def test_a_candle_that_comes_within_the_overlap_fills_its_hole(platform: Platform, simulator: SimulatorProcess) -> None:

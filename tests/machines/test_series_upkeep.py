@@ -69,6 +69,23 @@ def test_with_its_candles_everything_that_is_known_goes(platform: Platform, simu
     assert counts(platform, add_job(platform, start_ms=back(1_000))) == {"pending": 1_000}
 
 
+@pytest.mark.parametrize("with_candles", [False, True])
+def test_the_alert_about_a_dispute_ends_with_the_series_last_job(
+    platform: Platform, simulator: SimulatorProcess, with_candles: bool
+) -> None:
+    """Nobody asks for the candle any more. While another job of the series is there, it stays."""
+    simulator.set_faults({"exchange": "binance", "kind": "conflict", "from_ms": back(700), "to_ms": back(699)})
+    job_id = add_job(platform, start_ms=back(1_000))
+    run_until_caught_up(platform, job_id)
+    other_id = add_job(platform, start_ms=back(1_100), end_ms=back(1_000))
+    run_until_caught_up(platform, other_id)
+    platform.job_manager.delete(other_id, None, AUTHOR, with_candles=False)
+    (alert,) = platform.alerts.list_("open", 10)
+    assert alert["subject"] == f"series/{job_id}/disputed"
+    platform.job_manager.delete(job_id, None, AUTHOR, with_candles=with_candles)
+    assert platform.alerts.list_("open", 10) == []
+
+
 def test_pause_and_resume_take_the_helpers_along(platform: Platform, simulator: SimulatorProcess) -> None:
     hide(simulator, back(700), back(690))
     job_id = add_job(platform, start_ms=back(1_000))
