@@ -43,7 +43,7 @@ from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from shared.domain.candles import CandleBatch, FloatArray
 from shared.domain.indicators import DEFAULT_INDICATORS, compute_indicators
 from shared.domain.jobs import to_datetime, to_ms
-from shared.domain.timeframes import MINUTE_MS
+from shared.domain.timeframes import MINUTE_MS, TIMEFRAMES
 from shared.exchanges.catalog import load_spec
 from shared.stores.candles import Series
 from shared.wiring import Platform
@@ -129,7 +129,7 @@ def start_all(series_count: int, candles: CandleBatch, base_ms: int) -> Iterator
         stack.callback(supervisor.stop)
         supervisor.start([function(name, urls[name], shared, folder) for name in THREADS], START_LIMIT_S)
         add_connector(platform, base_url=simulator.base_url("binance"))
-        values = compute_indicators(DEFAULT_INDICATORS, CandleBatch.empty(), candles, None, history_is_whole=True)
+        values = compute_indicators(DEFAULT_INDICATORS, TIMEFRAMES["1m"], CandleBatch.empty(), candles, None)
         stage = Stage(platform, simulator, identity, urls["tick"], urls["worker"], candles, values, base_ms)
         warm_up(stage)
         yield stage

@@ -23,7 +23,7 @@ from functions.admin_models import (
 )
 from functions.admin_views import coverage_view, document_view, job_view, verification_view
 from functions.gateway import respond
-from shared.domain.jobs import to_datetime, to_ms
+from shared.domain.jobs import Job, to_datetime, to_ms
 from shared.errors import InvalidRequest
 from shared.stores.candles import Series
 from shared.stores.database import Document
@@ -34,7 +34,10 @@ MS_DIGITS_MAX: Final = 15
 
 
 def _respond_job(call: Call, document: Document, status: int = 200, location: str = "") -> Response:
-    return respond_resource(job_view(document, call.platform.database.server_now_ms()), status, location)
+    """With how much of its series is still to be computed, which is not looked up for each job of a list."""
+    view = job_view(document, call.platform.database.server_now_ms())
+    stale_count = call.platform.helpers.count_stale(Job.from_document(document))
+    return respond_resource({**view, "stale_candles": stale_count}, status, location)
 
 
 def _create(call: Call) -> Response:

@@ -15,9 +15,6 @@ from shared.domain.timeframes import TIMEFRAMES
 
 # Real recordings, not part of the project; tests that want them run where they are.
 DATA_DIR: Final = Path(__file__).resolve().parents[2] / "shared" / "data"
-# Relative, with a floor at a thousandth of the column's usual size for values that cross zero.
-TOLERANCE: Final = 1e-9
-SCALE_FLOOR: Final = 1e-3
 
 
 def read_recording(path: Path) -> CandleBatch:
@@ -37,12 +34,9 @@ def closed_at(candles: CandleBatch, timeframe: str, now_ms: int) -> CandleBatch:
 
 
 def assert_series_equals(
-    documents: Sequence[Mapping[str, Any]], expected: CandleBatch, specs: Sequence[IndicatorSpec]
-) -> dict[str, float]:
-    """Every candle is there once with its values, nothing besides, and indicators equal one pass over the whole series.
-
-    Returns per indicator field the worst difference, relative to max(|value|, SCALE_FLOOR * rms of the column).
-    """
+    documents: Sequence[Mapping[str, Any]], expected: CandleBatch, specs: Sequence[IndicatorSpec], timeframe: str = "1m"
+) -> None:
+    """Every candle is there once, nothing besides, and bit for bit with the values that the whole series has."""
     open_ms = np.array([to_ms(document["_id"]) for document in documents], np.int64)
     missing = np.setdiff1d(expected.open_ms, open_ms)
     extra = np.setdiff1d(open_ms, expected.open_ms)
@@ -52,18 +46,14 @@ def assert_series_equals(
     for name in PRICE_COLUMNS:
         stored = np.array([document[name] for document in documents])
         assert np.array_equal(stored, getattr(expected, name)), f"{name} differs"
-    one_pass = compute_indicators(specs, CandleBatch.empty(), expected, None, history_is_whole=True)
-    worst = {name: _worst_difference(documents, name, column) for name, column in one_pass.items()}
-    assert max(worst.values(), default=0.0) <= TOLERANCE, worst
-    return worst
+    for name, column in values_of(expected, specs, timeframe).items():
+        values = np.array([document.get("ind", {}).get(name, np.nan) for document in documents])
+        rows = np.flatnonzero((values != column) & ~(np.isnan(values) & np.isnan(column)))
+        assert not len(rows), (
+            f"{name} differs {len(rows)} times, first at row {rows[0]}: {values[rows[0]]!r}, {column[rows[0]]!r}"
+        )
 
 
-def _worst_difference(documents: Sequence[Mapping[str, Any]], name: str, expected: FloatArray) -> float:
-    stored = np.array([document.get("ind", {}).get(name, np.nan) for document in documents])
-    assert np.array_equal(np.isnan(stored), np.isnan(expected)), f"{name} is there where it should not be, or the reverse"
-    is_there = ~np.isnan(expected)
-    if not is_there.any():
-        return 0.0
-    values = expected[is_there]
-    floor = SCALE_FLOOR * float(np.sqrt(np.mean(values**2))) or 1.0
-    return float(np.max(np.abs(stored[is_there] - values) / np.maximum(np.abs(values), floor)))
+def values_of(series: CandleBatch, specs: Sequence[IndicatorSpec], timeframe: str = "1m") -> dict[str, FloatArray]:
+    """The values of a series of which there is no candle before the first one."""
+    return compute_indicators(specs, TIMEFRAMES[timeframe], CandleBatch.empty(), series, None, history_is_whole=True)

@@ -1,7 +1,7 @@
-"""What a row of the indicator catalogue says, and how many candles before a page its function needs.
+"""What a row of the indicator catalogue says, and how many candles before a value its function needs.
 
-The engine starts afresh at every page, so an average that never quite forgets (EMA, Wilder) has to be fed so many earlier
-candles that what it was seeded with has decayed below 1e-9 of its value. The rule (measured over liquid, micro-price and
+The engine starts afresh at every call, so an average that never quite forgets (EMA, Wilder) has to be fed so many earlier
+candles that what it was seeded with has decayed to some 1e-9 of its value. The rule (measured over liquid, micro-price and
 illiquid markets, see `warmup_candles_of`) errs on the long side: the illiquid ones decide it.
 """
 
@@ -145,18 +145,18 @@ class TaFunction:
 
 
 def matype_refusals(function: TaFunction, params: Mapping[str, Number]) -> list[tuple[str, str]]:
-    """(parameter, reason) for each MA type with which the function's values would depend on the pages."""
+    """(parameter, reason) for each MA type with which what the function says would depend on where it began."""
     refusals = []
     for link in function.cascade:
         if link.matype and MA_NAMES[int(params[link.matype])] not in link.allowed:
             names = ", ".join(f"{number} ({name})" for number, name in enumerate(MA_NAMES) if name in link.allowed)
             used = f"{params[link.matype]} ({MA_NAMES[int(params[link.matype])]})"
-            refusals.append((link.matype, f"MA type {used} would make values depend on the pages: use one of {names}"))
+            refusals.append((link.matype, f"MA type {used} depends on where it is begun: use one of {names}"))
     return refusals
 
 
 def warmup_candles_of(function: TaFunction, params: Mapping[str, Number], lookback: int) -> int:
-    """Candles before a page from which on its values are those of one pass over the whole series, to 1e-9.
+    """Candles after which values are those of one pass over the whole series, to 1e-9, also where the market is not liquid.
 
     Window functions: TA-Lib's lookback. Recursive ones: max(500, 1.7 S (lookback + K)) with K = 21 n (Wilder) or
     10.5 (n + 1) (EMA), n the longest period, S = 1 / 1.25 / 1.5 for one / two / three and more smoothing stages.

@@ -1,6 +1,6 @@
-"""The functions of TA-Lib 0.8.2 that are not offered, and why: no warm-up makes their values independent of the pages.
+"""The functions of TA-Lib 0.8.2 that are not offered, and why: what they say depends on where they began, however far back.
 
-Figures are the worst |page by page - one pass| of max(|value|, 1e-3 rms), pages of 1,000 candles over a year of minutes.
+Figures are the worst |begun 1,000 candles ago - one pass| of max(|value|, 1e-3 rms), over a year of minutes.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,8 @@
 """Indicators of a page of candles, by TA-Lib: specs, how much history they need, and their values.
 
-The law: values do not depend on how the history was paged. For every split of a series into pages, what is stored page by
-page equals one TA-Lib pass over the whole series to 1e-9 of max(|value|, 1e-3 rms of the output).
+The law: a value depends on the candles of the series and on nothing else. For every split of a series into pages the same bits
+come out, since where TA-Lib begins follows from the intervals' numbers (indicator_starts.py). How far that is from one TA-Lib
+pass over the whole series is a property of a function, which docs/indicators.md prints.
 """
 
 import difflib
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shared.domain.candles import CandleBatch, FloatArray
 from shared.domain.indicator_catalogue import CATALOGUE
@@ -27,7 +29,9 @@ from shared.domain.indicator_functions import (
     matype_refusals,
     warmup_candles_of,
 )
+from shared.domain.indicator_starts import BESIDES, BLOCK, HISTORY_CANDLES_MAX, MOVES_MIN, SECTION, Blocks, Reach, Span
 from shared.domain.ta_lib import abstract, talib
+from shared.domain.timeframes import Timeframe
 from shared.errors import InvalidRequest
 
 # (field, message) pairs, as InvalidRequest takes them.
@@ -35,13 +39,9 @@ Problems: TypeAlias = list[tuple[str, str]]
 
 # Stored values carry it: TA-Lib's results move between releases (STDDEV by 4e-7 in 0.8).
 ENGINE_VERSION: Final = f"talib-{talib.__version__}"
+# What else they depend on: from where TA-Lib is begun. Values of another version are computed again (usecases/renew_values.py).
+VALUES_VERSION: Final = f"{ENGINE_VERSION}, starts {SECTION}/{BLOCK}"
 
-# The rule's factor for illiquid markets was measured on markets with runs of so many candles without a move.
-UNMOVED_CANDLES_COVERED: Final = 100
-# SAR needs up to 256 moving candles until a reversal that both starts share.
-MOVES_MIN: Final = 400
-# A market that stood still for longer is read no further: its old ratio is worth no more reads. No spec may need more.
-HISTORY_CANDLES_MAX: Final = 20_000
 INDICATORS_MAX: Final = 50
 LABEL_PATTERN: Final = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
@@ -51,7 +51,7 @@ class IndicatorSpec:
     """One indicator: TA-Lib's function, all its parameters, and the names under which `ind` holds its outputs.
 
     `label` is the document's `as`; `fields` is the label itself for one output, else label + "_" + output.
-    `lookback` and `warmup` (candles) follow from the rest and are worked out once, here.
+    `lookback`, `warmup` (candles) and `reach` follow from the rest and are worked out once, here.
     """
 
     name: str
@@ -60,13 +60,17 @@ class IndicatorSpec:
     fields: tuple[str, ...]
     lookback: int = field(init=False, compare=False, repr=False)
     warmup: int = field(init=False, compare=False, repr=False)
+    reach: Reach = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         params = dict(self.params)
         # The stubs of talib.abstract leave Function out.
         lookback = int(abstract.Function(self.name, **params).lookback)  # type: ignore[attr-defined]
         object.__setattr__(self, "lookback", lookback)
-        object.__setattr__(self, "warmup", warmup_candles_of(CATALOGUE[self.name], params, lookback))
+        function = CATALOGUE[self.name]
+        warmup = warmup_candles_of(function, params, lookback)
+        object.__setattr__(self, "warmup", warmup)
+        object.__setattr__(self, "reach", _reach_of(function, lookback, warmup))
 
     def to_document(self) -> dict[str, object]:
         """As jobs store it and as a request may give it back."""
@@ -203,27 +207,39 @@ def _default_label(function: TaFunction, params: Mapping[str, Number]) -> str:
     return "_".join(parts)
 
 
-def warmup_candles(specs: Sequence[IndicatorSpec]) -> int:
-    """How many stored candles before a page have to be read so that the page's values are right; 0 for none."""
-    return max((spec.warmup for spec in specs), default=0)
+def _reach_of(function: TaFunction, lookback: int, warmup: int) -> Reach:
+    """Cumulative functions continue from a value instead."""
+    if function.kind is Kind.CUMULATIVE:
+        return Reach(0)
+    if warmup == lookback:
+        return Reach(lookback)
+    if function.kind is Kind.FIXED:
+        return Reach(warmup, is_moving=True, moves=MOVES_MIN)
+    # With what is read besides no more than the warm-up, as far as that can be; for less of it the values would be off by more.
+    return Reach(max(warmup - BESIDES, warmup * 2 // 3, lookback + 1), is_moving=True)
 
 
-def history_candles_needed(specs: Sequence[IndicatorSpec], history: CandleBatch) -> int:
-    """How many candles before the page are needed, given the stored ones nearest to it: `warmup_candles` or more.
+def history_candles_usual(specs: Sequence[IndicatorSpec]) -> int:
+    """How many stored candles before a page have to be read at first: enough where the market moves; 0 for none."""
+    reach = max((spec.reach.candles for spec in specs), default=0)
+    is_cumulative = any(CATALOGUE[spec.name].kind is Kind.CUMULATIVE for spec in specs)
+    return reach + BESIDES if reach else int(is_cumulative)
 
-    Averages of ratios (RSI, ADX, TSI ...) forget nothing while nothing moves: without a move in its warm-up RSI is 0 where
-    one pass still has the old ratio. So a long run of unmoved candles counts for nothing, and functions that forget at a
-    reversal need so many moves. While the answer is more than `len(history)` and older candles exist, read that many and
-    ask again; it is at most 20,000.
+
+def history_from(
+    specs: Sequence[IndicatorSpec], grid: Timeframe, history: CandleBatch, row: int, *, is_whole: bool
+) -> int | None:
+    """The first row of `history` that is needed for the values of the candles from `row` on; None: one that is not here.
+
+    `is_whole`: there is no candle before these.
     """
-    needed = warmup_candles(specs)
-    if len(history) and any(_is_recursive(spec) for spec in specs):
-        moves = [np.flatnonzero(column[1:] != column[:-1]) for column in (history.high, history.low, history.close)]
-        run = max(int(np.diff(at, prepend=-1, append=len(history) - 1).max()) - 1 for at in moves)
-        needed = max(needed, min(needed + run - UNMOVED_CANDLES_COVERED, HISTORY_CANDLES_MAX))
-        if min(len(at) for at in moves) < MOVES_MIN and any(_forgets_at_reversals(spec) for spec in specs):
-            needed = max(needed, min(2 * len(history), HISTORY_CANDLES_MAX))
-    return needed
+    if row >= len(history):
+        return len(history)
+    blocks = Blocks(grid, history, is_whole=is_whole)
+    found = [blocks.needed_from(reach, row) for reach in {spec.reach for spec in specs}]
+    if None in found:
+        return None
+    return min((each for each in found if each is not None), default=row)
 
 
 def cumulative_fields(specs: Sequence[IndicatorSpec]) -> tuple[str, ...]:
@@ -239,6 +255,7 @@ def indicators_hash(specs: Sequence[IndicatorSpec]) -> str:
 
 def compute_indicators(
     specs: Sequence[IndicatorSpec],
+    grid: Timeframe,
     history: CandleBatch,
     page: CandleBatch,
     carried: Mapping[str, float] | None,
@@ -249,91 +266,98 @@ def compute_indicators(
 
     Args:
         specs: what to compute.
-        history: the stored candles directly before the page: `warmup_candles(specs)` of them, or all that exist.
+        grid: the timeframe of the candles.
+        history: the stored candles directly before the page, as many as `history_from` says, or all that exist.
         page: the new candles.
         carried: stored values of the last candle of `history`, from which cumulative functions continue bit for bit.
-        history_is_whole: `history` begins where the series begins, so cumulative functions can do without `carried`.
+        history_is_whole: `history` begins where the series begins.
 
     Raises:
-        ValueError: a cumulative function has neither its carried value nor the whole history (names the field); or a
-            candle is not finite, which would make every later value of an average NaN (names the column).
+        ValueError: there is not enough history; a cumulative function has neither its carried value nor the whole history
+            (names the field); or a candle is not finite, which would make every later value of an average NaN (names the
+            column).
     """
     if not len(page):
         return {name: np.empty(0) for spec in specs for name in spec.fields}
-    series = _Series(history, page)
+    series = _Series(history.then(page), len(history))
+    blocks = Blocks(grid, series.candles, is_whole=history_is_whole or not len(history))
     values: dict[str, FloatArray] = {}
     for spec in specs:
-        function = CATALOGUE[spec.name]
-        if function.kind is Kind.CUMULATIVE and len(history):
-            inputs, start = _continued(spec, series, carried, history_is_whole)
+        if CATALOGUE[spec.name].kind is Kind.CUMULATIVE:
+            columns = _go_on(spec, series, carried, history_is_whole)
         else:
-            # A longer history makes recursive functions only better; for the others it is work for nothing.
-            start = 0 if _is_recursive(spec) else max(0, len(history) - spec.lookback)
-            inputs = [series.column(column)[start:] for column in function.inputs]
-        outputs = getattr(talib, spec.name)(*inputs, **dict(spec.params))
-        for name, output in zip(spec.fields, outputs if isinstance(outputs, tuple) else (outputs,), strict=True):
-            values[name] = _page_values(output, len(page), spec.lookback)
+            columns = _from_starts(spec, series, blocks.spans(spec.reach, len(history)))
+        values.update(zip(spec.fields, columns, strict=True))
     return values
 
 
-def _is_recursive(spec: IndicatorSpec) -> bool:
-    return spec.warmup > spec.lookback and CATALOGUE[spec.name].kind is not Kind.CUMULATIVE
-
-
-def _forgets_at_reversals(spec: IndicatorSpec) -> bool:
-    return CATALOGUE[spec.name].kind is Kind.FIXED
-
-
 class _Series:
-    """History and page as one, each column joined and checked when first asked for."""
+    """History and page as one, each column checked when it is first asked for."""
 
-    def __init__(self, history: CandleBatch, page: CandleBatch) -> None:
-        self.history_count = len(history)
-        self._history = history
-        self._page = page
-        self._columns: dict[str, FloatArray] = {}
+    def __init__(self, candles: CandleBatch, history_count: int) -> None:
+        self.candles = candles
+        self.history_count = history_count
+        self._checked: set[str] = set()
 
     def column(self, name: str) -> FloatArray:
         """The values of history, then the page's."""
-        if name not in self._columns:
-            joined: FloatArray = np.concatenate((getattr(self._history, name), getattr(self._page, name)))
+        column: FloatArray = getattr(self.candles, name)
+        if name not in self._checked:
             # One sum finds any NaN or infinity, at a fifth of the cost of looking at each value.
-            if not math.isfinite(joined.sum()):
+            if not math.isfinite(column.sum()):
                 raise ValueError(f"candles hold a {name} that is not finite: repair them before computing indicators")
-            self._columns[name] = joined
-        return self._columns[name]
+            self._checked.add(name)
+        return column
 
 
-def _continued(
+def _from_starts(spec: IndicatorSpec, series: _Series, spans: Sequence[Span]) -> list[FloatArray]:
+    """The page's values of each output, span by span."""
+    function = CATALOGUE[spec.name]
+    inputs = [series.column(name) for name in function.inputs]
+    parts = []
+    for span in spans:
+        outputs = _call(spec, [column[span.start : span.end] for column in inputs])
+        parts.append([_finite(output, span.first - span.start, spec.lookback) for output in outputs])
+    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+
+
+def _go_on(
     spec: IndicatorSpec, series: _Series, carried: Mapping[str, float] | None, history_is_whole: bool
-) -> tuple[list[FloatArray], int]:
-    """Inputs of a cumulative function: its seed candles before the page, or the whole history where nothing is carried."""
+) -> list[FloatArray]:
+    """The page's values of a cumulative function: from its value before the page, or the whole history if none is carried."""
     function = CATALOGUE[spec.name]
     (name,) = spec.fields
     value = math.nan if carried is None else carried.get(name, math.nan)
-    if not math.isfinite(value):
-        if not history_is_whole:
-            raise ValueError(f"{name}: {spec.name} needs its value at the candle before the page, or the whole history")
-        return [series.column(column) for column in function.inputs], 0
     count = series.history_count
+    inputs = [series.column(column) for column in function.inputs]
+    if not count or not math.isfinite(value):
+        if count and not history_is_whole:
+            raise ValueError(f"{name}: {spec.name} needs its value at the candle before the page, or the whole history")
+        return [_finite(output, count, spec.lookback) for output in _call(spec, inputs)]
     previous_close = float(series.column("close")[count - 1])
     seeds: dict[Seed | float, float] = {
         Seed.CARRIED: value,
         Seed.PREVIOUS_CLOSE: previous_close,
         Seed.HALF_PREVIOUS_CLOSE: previous_close / 2,
     }
-    return [
-        np.concatenate(([seeds.get(seed, seed) for seed in function.seed[column]], series.column(column)[count:]))
-        for column in function.inputs
-    ], count
+    seeded = [
+        np.concatenate(([seeds.get(seed, seed) for seed in function.seed[name]], column[count:]))
+        for name, column in zip(function.inputs, inputs, strict=True)
+    ]
+    return [_finite(output, len(output) - (len(inputs[0]) - count), spec.lookback) for output in _call(spec, seeded)]
 
 
-def _page_values(output: "FloatArray | np.ndarray[tuple[int], np.dtype[np.int32]]", count: int, lookback: int) -> FloatArray:
-    """The last `count` values as floats, NaN where the function has none."""
-    values = output[-count:].astype(np.float64)
+def _call(spec: IndicatorSpec, inputs: Sequence[FloatArray]) -> "tuple[FloatArray | NDArray[np.int32], ...]":
+    outputs = getattr(talib, spec.name)(*inputs, **dict(spec.params))
+    return outputs if isinstance(outputs, tuple) else (outputs,)
+
+
+def _finite(output: "FloatArray | NDArray[np.int32]", first: int, lookback: int) -> FloatArray:
+    """The values from row `first` on as floats, NaN where the function has none."""
+    values = output[first:].astype(np.float64)
     if output.dtype.kind == "i":
         # Integers cannot be NaN, so TA-Lib leaves 0 before its first value.
-        values[: max(0, lookback - (len(output) - count))] = np.nan
+        values[: max(0, lookback - first)] = np.nan
     values[~np.isfinite(values)] = np.nan
     return values
 

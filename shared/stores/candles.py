@@ -126,6 +126,10 @@ class CandleStore:
         found = self._collection(series).find(_between(start_ms, end_ms), {"_id": 1}, session=session, batch_size=READ_BATCH)
         return np.fromiter((to_ms(document["_id"]) for document in found.sort("_id", ASCENDING)), np.int64)
 
+    def count(self, series: Series, start_ms: int, end_ms: int) -> int:
+        """How many candles open in [start_ms, end_ms)."""
+        return self._collection(series).count_documents(_between(start_ms, end_ms))
+
     def find_next_open(self, series: Series, after_ms: int, session: ClientSession | None = None) -> int | None:
         """Open time of the first candle that opens after that moment."""
         condition = {"_id": {"$gt": to_datetime(after_ms)}}

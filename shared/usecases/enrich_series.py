@@ -1,9 +1,8 @@
 """Compute indicators again from stored candles: behind holes that were filled, revised candles, new lists, earlier history.
 
 The stretches to do are noted at the series' enrich job (stores/series_jobs.py). From the start of each the values are computed
-as one pass over the series would, and those that differ are written, until nothing that has changed can be felt any more: so
-many candles behind its end as the indicators' warm-up, and where cumulative ones meet the value that is stored. Nothing is
-asked of the exchange.
+again, and those that differ are written, until nothing that has changed counts any more: where all blocks start behind its end
+(domain/indicator_starts.py), and cumulative values meet those that are stored. Nothing is asked of the exchange.
 """
 
 from collections.abc import Mapping
@@ -17,7 +16,8 @@ from pymongo.client_session import ClientSession
 
 from shared.deadline import Deadline
 from shared.domain.candles import CandleBatch, FloatArray
-from shared.domain.indicators import IndicatorSpec, cumulative_fields, history_candles_needed
+from shared.domain.indicator_starts import BESIDES, BLOCK, HISTORY_CANDLES_MAX
+from shared.domain.indicators import IndicatorSpec, cumulative_fields, history_from
 from shared.domain.jobs import Job, JobKind, JobStatus
 from shared.domain.timeframes import IntArray
 from shared.errors import EnrichmentFailed
@@ -29,19 +29,13 @@ from shared.stores.series_jobs import SeriesJobs
 from shared.telemetry import event
 from shared.usecases.read_history import HistoryReader
 from shared.usecases.resolve_specs import SpecLists
-from shared.usecases.series_jobs import series_fields
+from shared.usecases.series_jobs import FOREVER_MS, series_fields
 
 # Candles of one transaction: 30 ms on an idle machine, 0.3 s on a busy one. Larger ones are not faster and lose more.
 CHUNK: Final = 2_000
-# Values that differ by less are the same: computed over another stretch of history they differ in the last digits.
-SAME_RELATIVE: Final = 1e-10
 # A run does not begin another chunk with less time left.
 CHUNK_RESERVE_MS: Final = 15_000
 CHUNKS_MAX: Final = 2_000
-FOREVER_MS: Final = 2**47
-# More candles than the warm-up of any indicator, wherever the market stands still (domain/indicators.py).
-WARMUP_MAX: Final = 20_000
-
 # [start_ms, end_ms): what has changed; one that is empty, or ends before it begins, is what is left behind a change.
 Stretch: TypeAlias = tuple[int, int]
 
@@ -188,8 +182,10 @@ class _Work:
             return False
         if not all(_same(chunk.values[name][-1:], values[name][-1:]).all() for name in cumulative_fields(self.specs)):
             return False
-        past = self.enricher.candles.read_range(self.series, end_ms, last_ms + 1, (), limit=WARMUP_MAX).candles
-        return len(past) >= min(WARMUP_MAX, history_candles_needed(self.specs, past))
+        past = self.enricher.candles.read_range(
+            self.series, end_ms, last_ms + 1, (), limit=HISTORY_CANDLES_MAX + BESIDES + BLOCK
+        ).candles
+        return history_from(self.specs, self.reader.grid, past, len(past) - 1, is_whole=False) is not None
 
 
 def _changes(chunk: StoredCandles, values: Mapping[str, FloatArray]) -> tuple[IntArray, dict[str, FloatArray]]:
@@ -201,8 +197,8 @@ def _changes(chunk: StoredCandles, values: Mapping[str, FloatArray]) -> tuple[In
 
 
 def _same(stored: FloatArray, computed: FloatArray) -> NDArray[np.bool_]:
-    both = np.abs(stored - computed) <= SAME_RELATIVE * np.maximum(np.abs(stored), np.abs(computed))
-    return np.asarray(both | (np.isnan(stored) & np.isnan(computed)))
+    """Bit for bit, but for 0 and -0."""
+    return np.asarray((stored == computed) | (np.isnan(stored) & np.isnan(computed)))
 
 
 def _merged(stretches: list[Stretch]) -> list[Stretch]:

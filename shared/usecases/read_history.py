@@ -7,13 +7,19 @@ from typing import Final
 import numpy as np
 
 from shared.domain.candles import CandleBatch, FloatArray
-from shared.domain.indicators import IndicatorSpec, compute_indicators, cumulative_fields, history_candles_needed
+from shared.domain.indicator_starts import BESIDES, BLOCK, HISTORY_CANDLES_MAX
+from shared.domain.indicators import (
+    IndicatorSpec,
+    compute_indicators,
+    cumulative_fields,
+    history_candles_usual,
+    history_from,
+)
+from shared.domain.timeframes import TIMEFRAMES, Timeframe
 from shared.stores.candles import CandleStore, Series, StoredCandles
 
 # How many candles of history are read at a time where a cumulative indicator has to start from the beginning.
 SEED_CHUNK: Final = 50_000
-# Each further read asks for more history, up to what the indicators bound themselves to.
-TAIL_READS_MAX: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +57,31 @@ class HistoryReader:
     series: Series
     specs: tuple[IndicatorSpec, ...]
 
+    @property
+    def grid(self) -> Timeframe:
+        """The series' timeframe."""
+        return TIMEFRAMES[self.series.timeframe]
+
     def read_before(self, before_ms: int, extra: int) -> History:
-        """What the indicators need, and `extra` candles: more of them where the market stood still."""
+        """What the values of a page behind it need, also of one that begins `extra` candles sooner.
+
+        More is read where the market stood still.
+        """
         fields = cumulative_fields(self.specs)
-        count = history_candles_needed(self.specs, CandleBatch.empty()) + extra
-        tail, is_whole = StoredCandles(CandleBatch.empty(), {}), True
-        for _ in range(TAIL_READS_MAX):
+        count = history_candles_usual(self.specs) + extra
+        while True:
             tail = self.candles.read_tail(self.series, before_ms, count, fields)
-            needed = history_candles_needed(self.specs, tail.candles) + extra
-            is_whole = len(tail.candles) < count
-            if is_whole or needed <= count:
-                break
-            count = needed
-        return History(tail, is_whole)
+            history = History(tail, is_whole=len(tail.candles) < count)
+            if self.needed_from(history, extra) is not None:
+                return history
+            # So many are enough however the market stands.
+            count = min(2 * count, HISTORY_CANDLES_MAX + BESIDES + BLOCK + extra)
+
+    def needed_from(self, history: History, extra: int) -> int | None:
+        """The first row that is needed for a page that begins `extra` candles before the end or later; None: it is not here."""
+        candles = history.stored.candles
+        row = max(0, len(candles) - extra)
+        return history_from(self.specs, self.grid, candles, row, is_whole=history.is_whole)
 
     def compute(self, history: History, page: CandleBatch) -> dict[str, FloatArray]:
         """The page's values, given what is stored directly before it. Raises what `compute_indicators` and TA-Lib raise."""
@@ -72,7 +90,7 @@ class HistoryReader:
             carried = {name: float(column[len(candles) - 1]) for name, column in history.stored.values.items()}
             if not history.is_whole and _lacks(carried, cumulative_fields(self.specs)):
                 carried = self._seed_from_beginning(int(candles.open_ms[-1]) + 1)
-        return compute_indicators(self.specs, candles, page, carried, history_is_whole=history.is_whole)
+        return compute_indicators(self.specs, self.grid, candles, page, carried, history_is_whole=history.is_whole)
 
     def _seed_from_beginning(self, end_ms: int) -> dict[str, float]:
         """Cumulative values at the last candle before `end_ms`, from the series' first candle on, in chunks."""
@@ -84,7 +102,7 @@ class HistoryReader:
             chunk = self.candles.read_range(self.series, start_ms, end_ms, (), limit=SEED_CHUNK).candles
             if not len(chunk):
                 return carried or {}
-            values = compute_indicators(specs, last, chunk, carried, history_is_whole=not len(last))
+            values = compute_indicators(specs, self.grid, last, chunk, carried, history_is_whole=not len(last))
             carried = {name: float(column[-1]) for name, column in values.items()}
             last = chunk[-1:]
             start_ms = int(chunk.open_ms[-1]) + 1

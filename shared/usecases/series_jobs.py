@@ -16,6 +16,8 @@ from shared.stores.series_jobs import SeriesJobs
 REPAIR_APART_MS: Final = 600_000
 # Changes come in groups (the pages of a repair): what depends on them is computed again once.
 ENRICH_DELAY_MS: Final = 2_000
+# Later than any candle.
+FOREVER_MS: Final = 2**47
 
 
 def series_fields(job: Job) -> Document:
@@ -136,6 +138,11 @@ class SeriesHelpers:
         if lists and job.kind is not JobKind.BACKFILL:
             self.series_jobs.next_epoch(series_fields(job), start_ms, job.job_id, session)
         return any(other != list(job.indicators) for other in lists)
+
+    def count_stale(self, job: Job) -> int:
+        """How many candles of the job's series may get other values: those that have changed, and all behind them."""
+        stretches, _ = self.series_jobs.read_stale(helper_id(job, JobKind.ENRICH))
+        return self.candles.count(Series.of(job), stretches[0][0], FOREVER_MS) if stretches else 0
 
     def want_enriching(self, job: Job, start_ms: int, end_ms: int | None, session: ClientSession) -> None:
         """Candles of [start_ms, end_ms) have changed (None: to the end): what depends on them is stale from there on.

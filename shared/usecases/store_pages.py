@@ -11,7 +11,7 @@ from pymongo.errors import BulkWriteError
 
 from shared.deadline import ServerClock
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
-from shared.domain.indicators import IndicatorSpec, cumulative_fields, history_candles_needed
+from shared.domain.indicators import IndicatorSpec, cumulative_fields
 from shared.domain.jobs import Job, JobKind, run_id_of, to_datetime, to_ms
 from shared.domain.timeframes import IntArray
 from shared.errors import StorageUnavailable
@@ -287,8 +287,9 @@ class PageWriter:
         totals.last_ms = last_ms
         if self._tail is not None:
             joined = self._tail.before(first_ms).then(change.candles, change.values, cumulative_fields(self.specs))
-            needed = history_candles_needed(self.specs, joined.stored.candles)
-            self._tail = joined.newest(needed + self._extra)
+            first_row = self._reader.needed_from(joined, self._extra)
+            # The candle before those that are needed shows that their first block is whole.
+            self._tail = None if first_row is None else joined.newest(len(joined.stored.candles) + 1 - first_row)
 
     @property
     def _reader(self) -> HistoryReader:

@@ -24,9 +24,6 @@ CANDLES_MAX: Final = 500_000
 # Runs of intervals that one call holds against the candles.
 RUNS_MAX: Final = 2_000_000
 DIFFERENCES_MAX: Final = 100
-# What is promised of values: relative, with a floor at a thousandth of the column's usual size where they cross zero.
-TOLERANCE: Final = 1e-9
-SCALE_FLOOR: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,10 +140,7 @@ def _compare_values(chunk: StoredCandles, computed: Mapping[str, FloatArray]) ->
     count = 0
     for name, column in computed.items():
         stored = chunk.values[name]
-        there = column[np.isfinite(column)]
-        floor = SCALE_FLOOR * float(np.sqrt(np.mean(there**2))) if len(there) else 0.0
-        is_near = np.abs(stored - column) <= TOLERANCE * np.maximum(np.maximum(np.abs(stored), np.abs(column)), floor)
-        rows = np.flatnonzero(~(is_near | (np.isnan(stored) & np.isnan(column))))
+        rows = np.flatnonzero((stored != column) & ~(np.isnan(stored) & np.isnan(column)))
         count += len(rows)
         for row in rows[:DIFFERENCES_MAX].tolist():
             open_ms = int(chunk.candles.open_ms[row])

@@ -85,7 +85,7 @@ def replay(
     run_until_settled(platform, job_id)
     expected = closed_at(recording, timeframe, now_ms)
     assert len(expected) == len(recording) - int(is_last_running)
-    assert_series_equals(stored_documents(platform, exchange, symbol, timeframe), expected, DEFAULT_INDICATORS)
+    assert_series_equals(stored_documents(platform, exchange, symbol, timeframe), expected, DEFAULT_INDICATORS, timeframe)
 
 
 @needs_recordings
@@ -173,4 +173,4 @@ def test_generated_candles_land_exactly(
     run_until_settled(platform, job_id)
     expected = true_candles(SEED, exchange, symbol, timeframe, start_ms, grid.floor(NOW_MS))
     assert len(expected) > 40
-    assert_series_equals(stored_documents(platform, exchange, symbol, timeframe), expected, DEFAULT_INDICATORS)
+    assert_series_equals(stored_documents(platform, exchange, symbol, timeframe), expected, DEFAULT_INDICATORS, timeframe)

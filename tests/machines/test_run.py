@@ -12,7 +12,7 @@ from local_emulator.simulator.process import SimulatorProcess
 from local_emulator.simulator.truth import true_candles
 from shared.deadline import Deadline
 from shared.domain.candles import CandleBatch
-from shared.domain.indicators import DEFAULT_INDICATORS, compute_indicators, resolve_indicators
+from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
 from shared.domain.jobs import to_datetime, to_ms
 from shared.domain.timeframes import MINUTE_MS
 from shared.errors import LeaseLost
@@ -27,7 +27,7 @@ from shared.wiring import Platform
 from tests.factories import add_job, claim, make_platform, run_once, run_until_caught_up, stored_documents
 from tests.machines.series_scene import CLOSED_MS, back
 from tests.overtaking import Overtake
-from tests.replay import assert_series_equals
+from tests.replay import assert_series_equals, values_of
 
 SEED: Final = 17
 COLLECTION: Final = "candles_binance_BTC-USDT_1m"
@@ -276,13 +276,13 @@ def test_an_indicator_added_later_continues_from_the_whole_history(platform: Pla
     whole = truth(back(3_500), CLOSED_MS + 1_500 * MINUTE_MS)
     documents = stored(platform)
     assert_series_equals(documents, whole, first)
-    one_pass = compute_indicators(late, CandleBatch.empty(), whole, None, history_is_whole=True)
+    one_pass = values_of(whole, late)
     for row, document in enumerate(documents):
         for name, column in one_pass.items():
             if row < before:
                 assert name not in document.get("ind", {})
             else:
-                assert document["ind"][name] == pytest.approx(column[row], rel=1e-9), (name, row)
+                assert document["ind"][name] == column[row], (name, row)
 
 
 def test_an_indicator_that_the_engine_does_not_know_stops_the_job_and_says_which(

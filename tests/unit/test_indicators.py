@@ -8,19 +8,22 @@ import pytest
 import talib
 
 from shared.domain.candles import CandleBatch, FloatArray
+from shared.domain.indicator_starts import BESIDES, BLOCK, HISTORY_CANDLES_MAX
 from shared.domain.indicators import (
     DEFAULT_INDICATORS,
     ENGINE_VERSION,
-    HISTORY_CANDLES_MAX,
     INDICATORS_MAX,
     compute_indicators,
-    history_candles_needed,
+    history_candles_usual,
+    history_from,
     indicators_hash,
     resolve_indicators,
-    warmup_candles,
 )
+from shared.domain.timeframes import TIMEFRAMES
 from shared.errors import InvalidRequest
 from tests.waiting import HANG_S
+
+GRID = TIMEFRAMES["1m"]
 
 
 def make_candles(count: int = 60, *, first: int = 0, seed: int = 1) -> CandleBatch:
@@ -56,7 +59,8 @@ def test_the_default_indicators_are_nine() -> None:
         "adx_14",
         "obv",
     ]
-    assert warmup_candles(DEFAULT_INDICATORS) == 994
+    # As before a value did not depend on pages: what has to be read is what EMA 50 needs.
+    assert history_candles_usual(DEFAULT_INDICATORS) == 994
 
 
 def test_parameters_left_away_are_written_out() -> None:
@@ -159,28 +163,41 @@ def test_the_hash_changes_with_names_parameters_labels_and_nothing_else() -> Non
     ],
 )
 def test_the_warm_up_follows_the_rule(name: str, params: Mapping[str, object], candles: int) -> None:
-    assert warmup_candles(resolve_indicators([{"name": name, "params": params}])) == candles
+    (spec,) = resolve_indicators([{"name": name, "params": params}])
+    assert spec.warmup == candles
 
 
 def test_no_indicators_need_no_candles() -> None:
-    assert warmup_candles(()) == 0
-    assert compute_indicators((), CandleBatch.empty(), make_candles(), None) == {}
+    assert history_candles_usual(()) == 0
+    assert history_from((), GRID, make_candles(), 40, is_whole=False) == 40
+    assert compute_indicators((), GRID, CandleBatch.empty(), make_candles(), None) == {}
 
 
-def test_a_market_that_moves_needs_no_more_than_the_warm_up() -> None:
-    assert history_candles_needed(DEFAULT_INDICATORS, make_candles(994)) == 994
+def test_a_market_that_moves_needs_no_more_than_what_is_read_at_first() -> None:
+    for row in range(1_100, 1_400):
+        history = make_candles(row)
+        usual = history[max(0, row - history_candles_usual(DEFAULT_INDICATORS) - 1) :]
+        assert history_from(DEFAULT_INDICATORS, GRID, usual, len(usual) - 1, is_whole=False) is not None
 
 
 def test_a_market_that_stood_still_needs_more_history_up_to_a_limit() -> None:
     (rsi,) = resolve_indicators([{"name": "RSI"}])
-    history = make_candles(200).then(make_still_candles(600)[200:])
-    assert history_candles_needed([rsi], history) == 524 + 399 - 100
-    assert history_candles_needed([rsi], make_still_candles(30_000)) == HISTORY_CANDLES_MAX
-    assert history_candles_needed(resolve_indicators([{"name": "SMA"}]), make_still_candles(500)) == 29
+    moving, still = make_candles(2_000), make_still_candles(4_000)[2_000:]
+    history = moving.then(still).then(make_candles(1, first=4_000))
+    start = history_from([rsi], GRID, history, 4_000, is_whole=False)
+    # Of what is moving so many candles, in whole blocks.
+    assert start is not None
+    assert 2_000 - rsi.reach.candles - BLOCK < start <= 2_000 - rsi.reach.candles + BLOCK
+    assert history_from([rsi], GRID, history[1_800:], 2_200, is_whole=False) is None
+    assert history_from([rsi], GRID, history[1_800:], 2_200, is_whole=True) == 0
+    standing = make_still_candles(HISTORY_CANDLES_MAX + BESIDES + BLOCK + 1)
+    assert history_from([rsi], GRID, standing, len(standing) - 1, is_whole=False) is not None
+    (sma,) = resolve_indicators([{"name": "SMA"}])
+    assert history_from([sma], GRID, make_still_candles(500), 499, is_whole=False) == 192
 
 
 def test_values_come_for_the_page_only_and_are_nan_before_the_first() -> None:
-    values = compute_indicators(DEFAULT_INDICATORS, CandleBatch.empty(), make_candles(60), None)
+    values = compute_indicators(DEFAULT_INDICATORS, GRID, CandleBatch.empty(), make_candles(60), None)
     assert set(values) == {field for spec in DEFAULT_INDICATORS for field in spec.fields}
     assert all(len(column) == 60 and column.dtype == np.float64 for column in values.values())
     assert int(np.isnan(values["sma_20"]).sum()) == 19
@@ -189,20 +206,22 @@ def test_values_come_for_the_page_only_and_are_nan_before_the_first() -> None:
 
 
 def test_an_empty_page_gives_empty_columns() -> None:
-    values = compute_indicators(DEFAULT_INDICATORS, make_candles(), CandleBatch.empty(), None)
+    values = compute_indicators(DEFAULT_INDICATORS, GRID, make_candles(), CandleBatch.empty(), None)
     assert {len(column) for column in values.values()} == {0}
 
 
 def test_a_page_shorter_than_the_lookback_has_no_values_yet() -> None:
     specs = resolve_indicators([{"name": "ADX"}, {"name": "CDLMORNINGSTAR"}, {"name": "SUPERTREND"}])
-    for column in compute_indicators(specs, make_candles(3), make_candles(2, first=3), None).values():
+    for column in compute_indicators(
+        specs, GRID, make_candles(3), make_candles(2, first=3), None, history_is_whole=True
+    ).values():
         assert np.isnan(column).all()
 
 
 def test_integer_outputs_have_no_value_before_the_lookback_whatever_the_engine_puts_there() -> None:
     (spec,) = resolve_indicators([{"name": "CDLDOJI"}])
     whole = make_candles(40)
-    (column,) = compute_indicators([spec], whole[:4], whole[4:], None).values()
+    (column,) = compute_indicators([spec], GRID, whole[:4], whole[4:], None, history_is_whole=True).values()
     assert int(np.isnan(column).sum()) == spec.lookback - 4
     assert set(column[~np.isnan(column)]) <= {-100.0, 0.0, 100.0}
 
@@ -211,14 +230,14 @@ def test_infinite_outputs_are_no_values() -> None:
     specs = resolve_indicators([{"name": "ACOS"}, {"name": "EXP"}])
     candles = make_candles(5)
     high = CandleBatch(candles.open_ms, *(np.full(5, 1e6) for _ in range(5)))
-    assert all(np.isnan(column).all() for column in compute_indicators(specs, CandleBatch.empty(), high, None).values())
+    assert all(np.isnan(column).all() for column in compute_indicators(specs, GRID, CandleBatch.empty(), high, None).values())
 
 
 def test_a_cumulative_function_goes_on_from_the_value_carried() -> None:
     whole = make_candles(100)
     specs = resolve_indicators([{"name": "OBV"}, {"name": "AD"}])
     carried = {"obv": 1234.5, "ad": -77.25}
-    values = compute_indicators(specs, whole[:50], whole[50:], carried)
+    values = compute_indicators(specs, GRID, whole[:50], whole[50:], carried)
     obv = talib.OBV(whole.close, whole.volume)
     np.testing.assert_allclose(values["obv"], obv[50:] - obv[49] + 1234.5, rtol=1e-12)
     ad = talib.AD(whole.high, whole.low, whole.close, whole.volume)
@@ -230,8 +249,8 @@ def test_a_cumulative_function_without_carried_value_wants_the_whole_history(car
     whole = make_candles(100)
     (spec,) = resolve_indicators([{"name": "OBV"}])
     with pytest.raises(ValueError, match="obv"):
-        compute_indicators([spec], whole[:50], whole[50:], carried)
-    values = compute_indicators([spec], whole[:50], whole[50:], carried, history_is_whole=True)
+        compute_indicators([spec], GRID, whole[:50], whole[50:], carried)
+    values = compute_indicators([spec], GRID, whole[:50], whole[50:], carried, history_is_whole=True)
     np.testing.assert_array_equal(values["obv"], talib.OBV(whole.close, whole.volume)[50:])
 
 
@@ -239,25 +258,25 @@ def test_a_candle_that_is_not_finite_is_refused_by_the_name_of_its_column() -> N
     page = make_candles(30)
     page.close[3] = np.nan
     with pytest.raises(ValueError, match="close"):
-        compute_indicators(DEFAULT_INDICATORS, CandleBatch.empty(), page, None)
+        compute_indicators(DEFAULT_INDICATORS, GRID, CandleBatch.empty(), page, None)
 
 
 def test_inputs_stay_as_they_were() -> None:
     history, page = make_candles(30), make_candles(30, first=30)
     copies = [column.copy() for batch in (history, page) for column in (batch.close, batch.high, batch.volume)]
-    compute_indicators(DEFAULT_INDICATORS, history, page, {"obv": 5.0})
+    compute_indicators(DEFAULT_INDICATORS, GRID, history, page, {"obv": 5.0}, history_is_whole=True)
     for copy, column in zip(copies, [c for b in (history, page) for c in (b.close, b.high, b.volume)], strict=True):
         np.testing.assert_array_equal(copy, column)
 
 
 def test_threads_compute_the_same_values() -> None:
     series = [make_candles(1500, seed=seed) for seed in range(4)]
-    expected = [compute_indicators(DEFAULT_INDICATORS, CandleBatch.empty(), one, None) for one in series]
+    expected = [compute_indicators(DEFAULT_INDICATORS, GRID, CandleBatch.empty(), one, None) for one in series]
     results: list[list[dict[str, FloatArray]]] = [[] for _ in series]
 
     def work(number: int) -> None:
         for _ in range(50):
-            results[number].append(compute_indicators(DEFAULT_INDICATORS, CandleBatch.empty(), series[number], None))
+            results[number].append(compute_indicators(DEFAULT_INDICATORS, GRID, CandleBatch.empty(), series[number], None))
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(len(series))]
     for thread in threads:
