@@ -19,6 +19,7 @@ def _tick(platform: Platform, request: Request) -> Response:
     # The same over all retries of one firing; absent when somebody runs the schedule by hand.
     scheduled = request.headers.get("X-CloudScheduler-ScheduleTime", "")
     trigger = f"schedule {scheduled[:40]}" if scheduled else "manual tick"
+    platform.values_renewal.step()
     report = platform.dispatcher.run(trigger)
     return respond(
         {

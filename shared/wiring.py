@@ -38,6 +38,7 @@ from shared.stores.revisions import RevisionStore
 from shared.stores.runs import RunStore
 from shared.stores.series import SeriesStore
 from shared.stores.series_jobs import SeriesJobs
+from shared.stores.upgrades import UpgradeStore
 from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.authorize import IdentityTokens, UserTokens
 from shared.usecases.collect_metrics import MetricsCollector
@@ -53,6 +54,7 @@ from shared.usecases.plan_run import RunPlanner
 from shared.usecases.raise_alerts import AlertSender
 from shared.usecases.read_candles import CandleReader
 from shared.usecases.read_coverage import CoverageReader
+from shared.usecases.renew_values import ValuesRenewal
 from shared.usecases.resolve_alert import AlertResolver
 from shared.usecases.resolve_specs import SpecLists
 from shared.usecases.run_endings import RunLimits
@@ -86,11 +88,12 @@ class Platform:
         return database
 
     def prepare(self) -> None:
-        """Make the indexes; does nothing where they are there."""
+        """Make the indexes, and note of a database without jobs that nothing in it is old; does nothing where that is done."""
         with storage_errors():
             stores = (self.connectors, self.connector_holds, self.jobs, self.runs, self.revisions, self.alerts, self.audit_log)
             for store in stores:
                 store.ensure_indexes()
+            self.values_renewal.begin()
 
     def close(self) -> None:
         """Tell the limiter what is left to be told, and close the connections that were opened."""
@@ -175,6 +178,11 @@ class Platform:
     def alerts(self) -> AlertStore:
         """The collection `alerts`."""
         return AlertStore(self.database)
+
+    @cached_property
+    def upgrade_store(self) -> UpgradeStore:
+        """The collection `upgrades`."""
+        return UpgradeStore(self.database)
 
     @cached_property
     def audit_log(self) -> AuditLog:
@@ -270,6 +278,11 @@ class Platform:
             limits=TickLimits(settings.tick_budget_s, settings.lease_ms, settings.tick_starts_max, settings.tick_calls_max),
             holder=self.holder,
         )
+
+    @cached_property
+    def values_renewal(self) -> ValuesRenewal:
+        """The use case that has values of earlier versions computed again."""
+        return ValuesRenewal(self.database, self.upgrade_store, self.jobs, self.candles, self.helpers)
 
     @cached_property
     def metrics(self) -> MetricsCollector:
