@@ -107,6 +107,7 @@ class JobManager:
         if self.jobs.count(series, session) >= SERIES_JOBS_MAX:
             raise Conflict(f"the series has {SERIES_JOBS_MAX} jobs; delete backfills that are done (their candles stay)")
         self.jobs.insert(document, session)
+        self.upkeep.on_create(document, session)
         self._record(author, "create", document["_id"], None, document, session)
 
     def patch(self, job_id: str, changes: JobChanges, revision: int | None, author: Author) -> Document:

@@ -31,12 +31,32 @@ class SeriesUpkeep:
         self._move_helpers(document, JobStatus.PAUSED, JobStatus.ACTIVE, session)
 
     def on_new_indicators(self, document: Document, session: ClientSession) -> None:
-        """The job's list is another one: all its candles get their values again."""
+        """The job's list is another one: all candles of the series get their values again, whoever has stored them."""
         job = Job.from_document(document)
         if job.kind is JobKind.LIVE:
             self.helpers.series_jobs.set_indicators(history_id(job), document["indicators"], session)
-        if job.cursor_ms is not None:
-            self.helpers.want_enriching(job, job.start_ms, None, session)
+        first_ms = self.helpers.candles.find_next_open(Series.of(job), -1, session)
+        if first_ms is not None:
+            self.helpers.want_enriching(job, min(first_ms, job.start_ms), None, session)
+
+    def on_create(self, document: Document, session: ClientSession) -> None:
+        """A job over candles that no job keeps any more: whatever was still to be done for them when the last one went.
+
+        What that was went with it. So all values are computed again, which writes those that are other ones, and what the
+        ledger says is missing is asked for again.
+        """
+        job, jobs = Job.from_document(document), self.helpers.series_jobs
+        if any(each["_id"] != job.job_id for each in jobs.list_keeping(series_fields(job), session)):
+            return
+        first_ms = self.helpers.candles.find_next_open(Series.of(job), -1, session)
+        if first_ms is None:
+            return
+        if job.indicators:
+            self.helpers.want_enriching(job, first_ms, None, session)
+        missing = self.ledger.missing_spans(Series.of(job), session)
+        if missing:
+            start_ms, end_ms = job.timeframe.open_at(missing[0][0]), job.timeframe.open_at(missing[-1][1])
+            self.helpers.want_repair(job, start_ms, end_ms, session)
 
     def on_delete(self, document: Document, session: ClientSession) -> list[Document]:
         """The job is gone and its candles stay: so does what it had asked for. Its series' last job takes the helpers along.

@@ -12,10 +12,10 @@ from shared.domain.coverage import TRIES_MAX
 from shared.domain.indicators import DEFAULT_INDICATORS, IndicatorSpec, resolve_indicators
 from shared.domain.jobs import Job, to_datetime, to_ms
 from shared.domain.timeframes import MINUTE_MS
-from shared.usecases.manage_jobs import JobChanges
+from shared.usecases.manage_jobs import JobChanges, NewJob
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
-from tests.factories import add_connector, add_job, run_once, run_until_caught_up, stored_documents
+from tests.factories import add_connector, add_job, make_platform, run_once, run_until_caught_up, stored_documents
 from tests.machines.series_scene import CLOSED_MS, WIDE, back, counts, hide
 from tests.replay import assert_series_equals
 from tests.waiting import HANG_S
@@ -45,6 +45,37 @@ def test_another_list_of_indicators_reaches_all_of_the_history_without_asking_th
     assert platform.jobs.get(f"{job_id}:enrich")["status"] == "done"
 
 
+@pytest.mark.parametrize("when", ["before", "during", "after"])
+def test_another_list_reaches_what_a_backfill_has_stored_before_the_job(
+    platform: Platform, simulator: SimulatorProcess, mongodb_uri: str, database_name: str, when: str
+) -> None:
+    """Whoever stored it: the job itself knows nothing of what is before its start."""
+    by_page = make_platform(mongodb_uri, database_name, worker_pages_max=1)
+    job_id = add_job(platform, start_ms=back(500))
+    run_until_caught_up(platform, job_id)
+    wanted = [{"name": "EMA", "params": {"timeperiod": 20}}, {"name": "RSI"}, {"name": "OBV"}]
+
+    def change_list() -> None:
+        platform.job_manager.patch(job_id, JobChanges(indicators=tuple(wanted)), None, AUTHOR)
+
+    chunk_id = add_job(platform, start_ms=back(3_500), end_ms=back(500))
+    if when == "before":
+        change_list()
+    elif when == "during":
+        run_once(by_page, chunk_id)
+        change_list()
+    run_until_caught_up(platform, chunk_id)
+    by_page.close()
+    run_until_caught_up(platform, f"{job_id}:enrich")
+    if when == "after":
+        change_list()
+        run_until_caught_up(platform, f"{job_id}:enrich")
+    assert platform.helpers.count_stale(Job.from_document(platform.jobs.get(job_id))) == 0
+    assert_truth(platform, back(3_500), resolve_indicators(wanted))
+    found = platform.series_verifier.verify(job_id, back(3_500), None)
+    assert (found.value_differences_count, found.candles_count) == (0, 3_500)
+
+
 def test_a_deleted_job_leaves_what_is_known_to_the_one_made_after_it(platform: Platform, simulator: SimulatorProcess) -> None:
     hide(simulator, back(700), back(690))
     job_id = add_job(platform, start_ms=back(1_000))
@@ -57,6 +88,29 @@ def test_a_deleted_job_leaves_what_is_known_to_the_one_made_after_it(platform: P
     simulator.set_faults()
     run_until_caught_up(platform, again)
     assert counts(platform, again) == {"stored": 1_000}
+
+
+@pytest.mark.parametrize("later", [300, 2_000])
+def test_a_job_made_anew_does_what_was_left_to_do_when_the_last_one_was_deleted(
+    platform: Platform, simulator: SimulatorProcess, later: int
+) -> None:
+    """Wherever it begins: holes before it are asked for again, and what was stale is computed."""
+    hide(simulator, back(700), back(690))
+    job_id = add_job(platform, start_ms=back(1_000))
+    run_until_caught_up(platform, job_id)
+    # Something is stale, and something missing, when the job goes.
+    chunk_id = add_job(platform, start_ms=back(1_500), end_ms=back(1_000))
+    run_until_caught_up(platform, chunk_id)
+    for each in (chunk_id, job_id):
+        platform.job_manager.delete(each, None, AUTHOR, with_candles=False)
+    simulator.set_faults()
+    simulator.clock(advance_ms=MINUTE_MS)
+    new = NewJob("binance", "BTC/USDT", "1m", overlap=2, start_ms=back(later))
+    assert platform.job_manager.create(new, AUTHOR)["_id"] == job_id
+    run_until_caught_up(platform, job_id)
+    run_until_caught_up(platform, f"{job_id}:repair")
+    run_until_caught_up(platform, f"{job_id}:enrich")
+    assert_truth(platform, back(max(later, 1_500)), end_ms=CLOSED_MS + MINUTE_MS)
 
 
 def test_with_its_candles_everything_that_is_known_goes(platform: Platform, simulator: SimulatorProcess) -> None:
