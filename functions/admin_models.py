@@ -5,7 +5,7 @@ import binascii
 import json
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from bson import ObjectId
@@ -54,7 +54,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def _moment_ms(value: object) -> int:
-    """UTC ms from ISO 8601 with a zone, or from a whole number of ms (in a query as digits)."""
+    """UTC ms from ISO 8601 (without a zone it is UTC), or from a whole number of ms (in a query as digits)."""
     if isinstance(value, str) and re.fullmatch(r"\d{1,15}", value):
         value = int(value)
     if isinstance(value, str):
@@ -64,9 +64,7 @@ def _moment_ms(value: object) -> int:
             at = datetime.fromisoformat(value)
         except ValueError as exc:
             raise ValueError("is neither a time in ISO 8601 nor a whole number of ms") from exc
-        if at.tzinfo is None:
-            raise ValueError("has no zone; write Z for UTC")
-        value = to_ms(at)
+        value = to_ms(at if at.tzinfo else at.replace(tzinfo=UTC))
     elif isinstance(value, int) and value in LOOKS_LIKE_SECONDS:
         raise ValueError(f"{value} is in {to_datetime(value).year} as ms, as which it is taken; it looks like seconds")
     if not isinstance(value, int) or isinstance(value, bool):

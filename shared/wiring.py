@@ -351,7 +351,7 @@ class Platform:
     @cached_property
     def coverage_reader(self) -> CoverageReader:
         """The use case that reads the ledger of completeness."""
-        return CoverageReader(self.database, self.jobs, self.ledger, load_spec)
+        return CoverageReader(self.database, self.jobs, self.candles, self.ledger, load_spec)
 
     @cached_property
     def series_verifier(self) -> SeriesVerifier:

@@ -38,7 +38,7 @@ class ColumnsPage:
 
 @dataclass(frozen=True, slots=True)
 class CandleRequest:
-    """start <= open time < end, by default the job's own range; `fields` and `timeframe` None: all, and the job's own."""
+    """start <= open time < end, by default all that is stored; `fields` and `timeframe` None: all, and the job's own."""
 
     start_ms: int | None = None
     end_ms: int | None = None
@@ -147,9 +147,8 @@ def _columns_of(buckets: Buckets, fields: tuple[CandleField, ...]) -> CandleColu
 def _range_of(
     job: Job, request: CandleRequest, fields: tuple[CandleField, ...], target: Timeframe | None = None
 ) -> SeriesRange:
-    start_ms = job.start_ms if request.start_ms is None else request.start_ms
-    job_end_ms = LATEST_MS if job.end_ms is None else job.end_ms
-    end_ms = job_end_ms if request.end_ms is None else request.end_ms
+    start_ms = 0 if request.start_ms is None else request.start_ms
+    end_ms = LATEST_MS if request.end_ms is None else request.end_ms
     known_end_ms = 0 if job.cursor_ms is None else job.timeframe.close(job.cursor_ms)
     return SeriesRange(Series.of(job), start_ms, end_ms, fields, target, known_end_ms)
 

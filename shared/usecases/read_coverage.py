@@ -8,7 +8,7 @@ from shared.domain.jobs import Job
 from shared.domain.timeframes import Timeframe
 from shared.errors import InvalidRequest
 from shared.exchanges.spec import ExchangeSpec
-from shared.stores.candles import Series
+from shared.stores.candles import CandleStore, Series
 from shared.stores.database import Database
 from shared.stores.jobs import JobStore
 from shared.usecases.keep_ledger import SeriesLedger
@@ -36,13 +36,16 @@ class CoverageReader:
 
     database: Database
     jobs: JobStore
+    candles: CandleStore
     ledger: SeriesLedger
     spec_of: Callable[[str], ExchangeSpec]
 
     def read(
         self, job_id: str, start_ms: int | None, end_ms: int | None, states: frozenset[IntervalState], runs_max: int
     ) -> Coverage:
-        """Intervals that open in [start, end): by default from the job's start to the last closed one, or to its end.
+        """Intervals that open in [start, end): by default all that the job asks for, and all that is stored of its series.
+
+        So from its start, or the first candle if that is earlier, to the last closed one; a job with an end has none after it.
 
         `runs` are those in one of `states` (empty: in any), at most `runs_max`.
 
@@ -55,17 +58,25 @@ class CoverageReader:
             raise InvalidRequest.for_field("start", "has to be before end")
         grid, now_ms = job.timeframe, self.database.server_now_ms()
         closed_ms = grid.closed_end(now_ms)
-        last_ms = closed_ms if job.end_ms is None else min(closed_ms, grid.ceil(job.end_ms))
-        first_ms = grid.ceil(job.start_ms if start_ms is None else start_ms)
-        last_ms = max(first_ms, last_ms if end_ms is None else min(closed_ms, grid.ceil(end_ms)))
-        wanted = (grid.number(first_ms), grid.number(last_ms))
         series = Series.of(job)
+        asked_first_ms, asked_last_ms = self._whole_range(series, job, closed_ms)
+        first_ms = grid.ceil(asked_first_ms if start_ms is None else start_ms)
+        last_ms = max(first_ms, min(closed_ms, grid.ceil(asked_last_ms if end_ms is None else end_ms)))
+        wanted = (grid.number(first_ms), grid.number(last_ms))
         runs = self.ledger.read_runs(series, job, *wanted, self._begins(series, job, now_ms))
         shown = [run for run in runs if not states or run.state in states]
         rest = shown[runs_max:]
         return Coverage(
             job_id, grid, first_ms, last_ms, count_states(runs), shown[:runs_max], grid.open_at(rest[0].first) if rest else None
         )
+
+    def _whole_range(self, series: Series, job: Job, closed_ms: int) -> tuple[int, int]:
+        """All that the job asks for and all that is stored, whoever has stored it."""
+        asked_end_ms = closed_ms if job.end_ms is None else job.end_ms
+        stored = self.candles.find_bounds(series, 0, closed_ms)
+        if stored is None:
+            return job.start_ms, asked_end_ms
+        return min(job.start_ms, stored[0]), max(asked_end_ms, job.timeframe.close(stored[1]))
 
     def _begins(self, series: Series, job: Job, now_ms: int) -> int:
         """The first interval that can be had: what the exchange keeps, or where the market began."""

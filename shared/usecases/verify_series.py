@@ -74,7 +74,7 @@ class SeriesVerifier:
     spec_lists: SpecLists
 
     def verify(self, job_id: str, start_ms: int | None, end_ms: int | None) -> Verification:
-        """Candles and intervals that open in [start, end), by default all of the job's; at most CANDLES_MAX candles.
+        """Candles and intervals that open in [start, end), by default all stored and asked for; at most CANDLES_MAX candles.
 
         Raises:
             NotFound: no such job.
