@@ -47,9 +47,6 @@ def disputed_subject(series: Series) -> str:
     """The subject of the alert that the exchange gives candles of the series that disagree."""
     return f"series/{series.series_id}/disputed"
 
-# Beyond the number of any interval.
-NUMBER_MAX: Final = 2**40
-
 
 @dataclass(frozen=True, slots=True)
 class SeriesLedger:
@@ -94,9 +91,10 @@ class SeriesLedger:
         wanted = merge_spans((run.first, run.end) for run in runs if run.state in WANTED_STATES)
         return [(grid.open_at(a), grid.open_at(b)) for a, b in merge_spans(group_spans(wanted, intervals_max))]
 
-    def missing_spans(self, series: Series, session: ClientSession) -> list[Span]:
-        """All that is missing, by numbers; merged."""
-        return missing_spans(read_runs(self.coverage.read_lines(series.series_id, 0, NUMBER_MAX, session)))
+    def repair_spans(self, series: Series, session: ClientSession) -> list[Span]:
+        """All that a repair would ask for again, by numbers; merged."""
+        missing, disputed = repair_spans(self.coverage.read_lines(series.series_id, 0, NUMBER_MAX, session))
+        return merge_spans([*missing, *disputed])
 
     def plan_repair(self, series: Series, job: Job, intervals_max: int, end: int) -> list[tuple[int, int]]:
         """Stretches (start_ms, end_ms) with all that is missing before the interval `end`, put together as by `plan_gaps`.

@@ -53,9 +53,9 @@ class SeriesUpkeep:
             return
         if job.indicators:
             self.helpers.want_enriching(job, first_ms, None, session)
-        missing = self.ledger.missing_spans(Series.of(job), session)
-        if missing:
-            start_ms, end_ms = job.timeframe.open_at(missing[0][0]), job.timeframe.open_at(missing[-1][1])
+        spans = self.ledger.repair_spans(Series.of(job), session)
+        if spans:
+            start_ms, end_ms = job.timeframe.open_at(spans[0][0]), job.timeframe.open_at(spans[-1][1])
             self.helpers.want_repair(job, start_ms, end_ms, session)
 
     def on_delete(self, document: Document, session: ClientSession) -> list[Document]:
