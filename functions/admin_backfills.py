@@ -93,6 +93,8 @@ def _waiting_for(progress: BackfillProgress) -> str | None:
     """What keeps an active backfill from getting on, as far as a person can change it."""
     if progress.is_connector_paused:
         return "connector_paused"
+    if progress.blocked_ms:
+        return "connector_blocked"
     is_any_paused = any(part.document["status"] == JobStatus.PAUSED for part in progress.parts)
     return "chunk_paused" if is_any_paused and progress.status is JobStatus.ACTIVE else None
 

@@ -97,7 +97,7 @@ def _rate_limit(call: Call) -> Response:
     now_ms = platform.database.server_now_ms()
     usage = platform.connectors.get_usage(call.target_id, now_ms)
     client = platform.open_exchange(platform.connectors.get_connector(call.target_id), lambda: now_ms)
-    return respond(rate_limit_view(document, usage, client.rate_limit_info()))
+    return respond(rate_limit_view(document, usage, client.rate_limit_info(), now_ms))
 
 
 ROUTES: Final = (

@@ -7,7 +7,7 @@ from typing import Any, Final
 import numpy as np
 from bson import ObjectId
 
-from shared.domain.connectors import Caution
+from shared.domain.connectors import Caution, blocked_until_ms
 from shared.domain.jobs import JobKind, lag_ms
 from shared.domain.rates import SHARE_PERMILLE_ALL
 from shared.domain.slots import counts_view, ledger_of
@@ -150,21 +150,27 @@ def symbols_view(symbols: SymbolList) -> View:
     return {"fetched_at": ms_view(symbols.fetched_ms), "items": items}
 
 
-def rate_limit_view(connector: Document, usage: Document, info: RateLimitInfo) -> View:
-    """What the connector may use, what of it is used, why it is blocked if it is, and what the exchange documents."""
+def rate_limit_view(connector: Document, usage: Document, info: RateLimitInfo, now_ms: int) -> View:
+    """What the connector may use now, what of it is used, why it is blocked if it is, and what the exchange documents."""
     caution: Caution = usage["caution"]
+    is_blocked = blocked_until_ms(connector) > now_ms
     return {
         "connector_id": connector["_id"],
         "windows": [
-            {**{name: window[name] for name in ("rate_limit", "rate_limit_period_ms")}, "usage": window["used"]}
+            {
+                **{name: window[name] for name in ("rate_limit", "rate_limit_period_ms")},
+                # As the limiter cuts it, which leaves enough for one request.
+                "usable": max(1, window["rate_limit"] * caution.share_permille // SHARE_PERMILLE_ALL),
+                "usage": window["used"],
+            }
             for window in usage["windows"]
         ],
         "share": caution.share_permille / SHARE_PERMILLE_ALL,
         "requests_under_way_max": caution.requests_max,
         "refused_total": caution.refused_total,
         "refused_after_total": caution.after_total,
-        "blocked_until": to_json(connector.get("blocked_until")),
-        "blocked_reason": connector.get("blocked_reason"),
+        "blocked_until": to_json(connector["blocked_until"]) if is_blocked else None,
+        "blocked_reason": connector.get("blocked_reason") if is_blocked else None,
         "documented": {
             "limits": [window.to_document() for window in info.windows],
             "weights": {"candles": info.candles_weight, "symbols": info.symbols_weight, "ping": info.ping_weight},

@@ -9,11 +9,13 @@ from typing import Final, TypeVar
 
 from shared.deadline import ServerClock
 from shared.domain.connectors import Connector
+from shared.domain.job_ranges import format_ms
 from shared.errors import ExchangeThrottled, RateLimitReached
 from shared.exchanges.catalog import load_spec
 from shared.exchanges.client import ExchangeClient
 from shared.exchanges.gated_http import BeforeSend, Passage
 from shared.exchanges.rows import Market
+from shared.stores.rate_limits import Block
 from shared.usecases.grants import Grants, NoRoom, Refused
 from shared.usecases.instance_limiter import InstanceLimiter
 from shared.usecases.send_requests import OpenExchange
@@ -114,7 +116,8 @@ class ExchangeDesk:
             answer = ask(client, before_send=before_send)
         except Refused as exc:
             # A paused connector may be asked by people, so this is no room.
-            raise _no_room(connector, exc.refusal.wait_ms if isinstance(exc.refusal, NoRoom) else 0) from exc
+            refusal = exc.refusal if isinstance(exc.refusal, NoRoom) else NoRoom(0, 0)
+            raise _no_room(connector, refusal, self._limiter.find_block(connector.connector_id)) from exc
         except ExchangeThrottled as exc:
             self._limiter.block(connector.connector_id, exc.wait_ms, exc.message, sent_ms)
             raise
@@ -131,9 +134,13 @@ def _list_symbols(client: ExchangeClient, *, before_send: BeforeSend) -> list[Ma
     return client.list_symbols(before_send=before_send)
 
 
-def _no_room(connector: Connector, wait_ms: int) -> RateLimitReached:
-    return RateLimitReached(
-        f"the rate limit of connector {connector.connector_id} has no room now; try again in {max(1, -(-wait_ms // 1000))} s",
-        wait_ms,
-        connector_id=connector.connector_id,
-    )
+def _no_room(connector: Connector, refusal: NoRoom, block: Block | None) -> RateLimitReached:
+    connector_id, again = connector.connector_id, f"try again in {max(1, -(-refusal.wait_ms // 1000))} s"
+    if block is not None and block.until_ms > refusal.at_ms - refusal.wait_ms:
+        text = (
+            f"the exchange has refused connector {connector_id}, which is blocked until {format_ms(block.until_ms)}; {again}, "
+            f"or end that by POST /v1/connectors/{connector_id}/unblock"
+        )
+    else:
+        text = f"the rate limit of connector {connector_id} has no room now; {again}"
+    return RateLimitReached(text, refusal.wait_ms, connector_id=connector_id)

@@ -13,7 +13,7 @@ from typing import Final
 from shared.deadline import elapsed_s
 from shared.domain.open_grants import OpenGrants
 from shared.domain.rates import LOOK_AGAIN_MS, Ask, Reservation
-from shared.stores.rate_limits import RateLimitStore, new_reservation_id
+from shared.stores.rate_limits import Block, RateLimitStore, new_reservation_id
 from shared.telemetry import event
 from shared.usecases.ask_together import SharedQuestions
 from shared.usecases.settlement_reporter import SettlementReporter
@@ -142,6 +142,10 @@ class InstanceLimiter:
             known.unsaved = block = _UnsavedBlock(until_s, reason, sent_ms)
         with known.saving:
             self._save_block(connector_id, block)
+
+    def find_block(self, connector_id: str) -> Block | None:
+        """What the exchange has last refused, as the database has it; None: there is no such connector."""
+        return self._store.find_block(connector_id)
 
     def is_refused_since(self, connector_id: str, reservation: Reservation) -> bool:
         """Whether this process knows of a refusal by the exchange that came after that grant was asked for."""

@@ -13,7 +13,7 @@ from typing import Any
 from pymongo.client_session import ClientSession
 
 from shared.domain.backfills import eta_seconds, status_of
-from shared.domain.connectors import ConnectorStatus
+from shared.domain.connectors import ConnectorStatus, blocked_until_ms
 from shared.domain.jobs import Job, JobKind, JobStatus, job_id_of, to_datetime, to_ms
 from shared.domain.timeframes import TIMEFRAMES
 from shared.errors import Conflict, NotFound
@@ -50,8 +50,8 @@ class BackfillProgress:
     """How far a backfill has come, at `now_ms`.
 
     `job`: for whose series it is. `status` None: it is not ordered (yet). `plan` says what it came to when it was ordered; None
-    where nobody ordered it. `eta_s`: seconds until nothing is left, None: not while it stands still. `is_connector_paused`: it
-    is active, but kept from running.
+    where nobody ordered it. `eta_s`: seconds until nothing is left, None: not while it stands still. `is_connector_paused`,
+    `blocked_ms` (for how long still, by the exchange; 0: not): it is active, but kept from running.
     """
 
     backfill_id: str
@@ -63,6 +63,7 @@ class BackfillProgress:
     plan: Mapping[str, Any] | None
     eta_s: float | None
     is_connector_paused: bool
+    blocked_ms: int
     now_ms: int
 
     @property
@@ -185,13 +186,16 @@ class BackfillManager:
         paces = [_pace_of(part, now_ms) for part in parts]
         longest_ms = max(elapsed_ms for elapsed_ms, _ in paces)
         done = round(longest_ms * sum(done / max(1, elapsed_ms) for elapsed_ms, done in paces))
-        is_kept = self.connectors.get_connector(documents[0]["connector_id"]).status is ConnectorStatus.PAUSED
+        connector = self.connectors.get(documents[0]["connector_id"])
+        is_kept = connector["status"] == ConnectorStatus.PAUSED
+        blocked_ms = max(0, blocked_until_ms(connector) - now_ms) if status is JobStatus.ACTIVE else 0
         plan = documents[0].get("plan")
         eta_s, expected_s = None, None if plan is None else plan["expected_seconds"]
         is_any_paused = any(document["status"] == JobStatus.PAUSED for document in documents)
         if status is JobStatus.DONE or (status is JobStatus.ACTIVE and not is_kept and not is_any_paused):
             share = left / sum(part.wanted for part in parts) if left else 0.0
             eta_s = eta_seconds(left, done, longest_ms, None if expected_s is None else round(expected_s * share, 1))
+            eta_s = None if eta_s is None else eta_s + blocked_ms / 1000
         job = Job.from_document(documents[0])
         ordered_for = job_id_of(job.connector_id, job.symbol, job.timeframe.name) if plan is None else plan["job_id"]
         return BackfillProgress(
@@ -204,6 +208,7 @@ class BackfillManager:
             plan=plan,
             eta_s=eta_s,
             is_connector_paused=is_kept and status is JobStatus.ACTIVE,
+            blocked_ms=blocked_ms,
             now_ms=now_ms,
         )
 
@@ -230,6 +235,7 @@ def _as_planned(plan: BackfillPlan) -> BackfillProgress:
         plan=_plan_document(plan),
         eta_s=plan.estimate.seconds if parts else 0.0,
         is_connector_paused=False,
+        blocked_ms=0,
         now_ms=plan.planned_ms,
     )
 

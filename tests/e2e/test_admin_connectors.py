@@ -201,7 +201,7 @@ def test_a_ping_is_reserved_first_and_refused_where_there_is_no_room(
     assert api.call("GET", "/v1/connectors/kraken/symbols").status_code == 503
     assert exchange_simulator.report()["kraken"]["requests_total"] == sent
     limits = api.get("/v1/connectors/kraken/rate-limit")
-    assert limits["windows"] == [{"rate_limit": 1, "rate_limit_period_ms": 60_000, "usage": 1}]
+    assert limits["windows"] == [{"rate_limit": 1, "rate_limit_period_ms": 60_000, "usable": 1, "usage": 1}]
     assert limits["documented"]["limits"] == [{"rate_limit": 1, "rate_limit_period_ms": 1_200}]
 
 
@@ -216,8 +216,17 @@ def test_a_refusal_for_speed_blocks_the_connector(api: AdminApi, exchange_simula
     assert limits["blocked_until"].endswith("Z")
     assert "429" in limits["blocked_reason"]
     assert (limits["share"], limits["requests_under_way_max"]) == (0.5, 4)
+    assert (limits["windows"][0]["rate_limit"], limits["windows"][0]["usable"]) == (6_000, 3_000)
     assert (limits["refused_total"], limits["refused_after_total"]) == (1, 0)
-    assert api.call("POST", "/v1/connectors/binance/ping").status_code == 503
+    refused = api.call("POST", "/v1/connectors/binance/ping")
+    assert refused.status_code == 503
+    assert f"blocked until {limits['blocked_until']}" in refused.json["detail"]
+    assert "/v1/connectors/binance/unblock" in refused.json["detail"]
+    # A block that is over is none.
+    over = api.platform.database.server_now_ms() - 1
+    api.platform.database.collection("connectors").update_one({}, {"$set": {"blocked_until": to_datetime(over)}})
+    limits = api.get("/v1/connectors/binance/rate-limit")
+    assert (limits["blocked_until"], limits["blocked_reason"], limits["refused_total"]) == (None, None, 1)
 
 
 def test_symbols_are_asked_for_once_an_hour(api: AdminApi, exchange_simulator: SimulatorProcess) -> None:

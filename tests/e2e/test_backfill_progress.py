@@ -129,6 +129,15 @@ def test_a_paused_connector_is_named_and_nothing_is_promised(live: AdminApi) -> 
     assert (shown["status"], shown["waiting_for"], shown["eta_seconds"]) == ("active", "connector_paused", None)
 
 
+def test_a_block_is_named_and_counts_for_the_time_that_is_left(live: AdminApi) -> None:
+    order(live)
+    eta_s = live.get(f"/v1/backfills/{ID}")["eta_seconds"]
+    live.platform.limits.block("binance", 3_600_000, "told to stay away")
+    shown = live.get(f"/v1/backfills/{ID}")
+    assert (shown["status"], shown["waiting_for"]) == ("active", "connector_blocked")
+    assert eta_s + 3_000 < shown["eta_seconds"] <= eta_s + 3_600
+
+
 def test_a_paused_chunk_of_an_active_backfill_is_named(live: AdminApi) -> None:
     order(live, workers=2)
     assert live.call("POST", f"/v1/jobs/{ID}:2/pause", role="operator").status_code == 200
