@@ -1,7 +1,7 @@
 """Read the stored candles of a job: as documents, as columns with chosen fields, or put together to a higher timeframe."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from shared.domain.candle_columns import PRICE_FIELDS, SOURCE_COUNT, CandleColumns, CandleField
@@ -99,6 +99,10 @@ class CandleReader:
         """
         job = Job.from_document(self.jobs.get(job_id))
         target = _target_of(job, request.timeframe)
+        if request.start_ms is None:
+            # Where it begins is told, in a file's name too.
+            first_ms = self.candles.find_next_open(Series.of(job), -1) or 0
+            request = replace(request, start_ms=first_ms if target is None else target.floor(first_ms))
         fields = _fields_of(job) if target is None else RESAMPLED_FIELDS
         return _range_of(job, request, _chosen(fields, request.fields, target), target)
 
