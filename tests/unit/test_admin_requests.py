@@ -21,18 +21,20 @@ MOMENT: TypeAdapter[int] = TypeAdapter(Moment)
     [
         ("2024-01-01T00:00:00Z", 1_704_067_200_000),
         ("2024-01-01T01:30:00.250+01:30", 1_704_067_200_250),
+        ("2024-01-01T00:00:00", 1_704_067_200_000),
+        ("2024-01-01", 1_704_067_200_000),
         (1_704_067_200_000, 1_704_067_200_000),
         ("1704067200000", 1_704_067_200_000),
         (0, 0),
     ],
 )
-def test_moments_are_iso_with_a_zone_or_whole_ms(value: object, at_ms: int) -> None:
+def test_moments_are_iso_in_utc_unless_it_says_otherwise_or_whole_ms(value: object, at_ms: int) -> None:
     assert MOMENT.validate_python(value) == at_ms
 
 
 @pytest.mark.parametrize(
     "value",
-    ["", "now", "2024-01-01", "2024-01-01T00:00:00", "1969-12-31T23:59:59Z", -1, 2**53, 1.0, True, None, [], "9" * 20],
+    ["", "now", "2024-01-32", "01:00", "1969-12-31T23:59:59Z", -1, 2**53, 1.0, True, None, [], "9" * 20],
 )
 def test_other_moments_are_refused(value: object) -> None:
     with pytest.raises(ValidationError):
