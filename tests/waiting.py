@@ -7,6 +7,8 @@ from typing import Final, TypeVar
 # On one core beside three busy loops nothing that works has come near it. Pytest's own limit (pyproject.toml), which cannot say
 # what was waited for, is twice as long.
 HANG_S: Final = 300.0
+# The same for whole tests of the soak.
+SOAK_HANG_S: Final = 7_200
 POLL_S: Final = 0.01
 
 T = TypeVar("T")

@@ -13,6 +13,7 @@ from pymongo import MongoClient
 from tests.faults.fault_scene import TAIL, Scene, open_scene
 from tests.faults.one_run import ENDED, LEASE_LOST, STORAGE_UNAVAILABLE
 from tests.faults.wire_proxy import Call, Fate
+from tests.waiting import SOAK_HANG_S
 
 KILLS: Final = (Fate.KILL_BEFORE, Fate.KILL_AFTER)
 CUTS: Final = (Fate.CUT, Fate.CUT_FOR_A_WHILE, Fate.LOSE_REPLY, Fate.TIME_OUT)
@@ -96,7 +97,7 @@ def test_a_crash_around_the_commit_of_the_last_page(scene: Scene, fate: Fate) ->
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(SOAK_HANG_S)
 @pytest.mark.parametrize("scene", [TAIL, NEW_JOB], indirect=True, ids=["tail", "new"])
 @pytest.mark.parametrize("fate", [*KILLS, *CUTS], ids=lambda fate: fate.name)
 def test_a_crash_at_every_call_leaves_what_an_undisturbed_run_leaves(scene: Scene, fate: Fate) -> None:

@@ -17,6 +17,7 @@ from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_once, stored_documents
 from tests.machines.series_scene import NOW_MS, WIDE, back
 from tests.replay import assert_series_equals
+from tests.waiting import SOAK_HANG_S
 
 SEED: Final = 47
 LENGTH: Final = 5_000
@@ -129,7 +130,7 @@ def test_any_order_ends_as_one_pass(platform: Platform, simulator: SimulatorProc
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(1_200)
+@pytest.mark.timeout(SOAK_HANG_S)
 @pytest.mark.parametrize("seed", range(100, 116))
 def test_any_order_ends_as_one_pass_for_every_function(platform: Platform, simulator: SimulatorProcess, seed: int) -> None:
     # Four lists hold them all.

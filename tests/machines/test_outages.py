@@ -15,6 +15,7 @@ from tests.factories import add_job
 from tests.faults.wrong_clock import find_libfaketime
 from tests.machines.outage_scene import PERIOD_MS, Document, World, cursor_ms, is_due, start_world
 from tests.machines.series_scene import counts
+from tests.waiting import SOAK_HANG_S
 
 pytestmark = pytest.mark.skipif(
     find_libfaketime() is None, reason="needs libfaketime: requirements-dev.txt has it for x86-64 Linux"
@@ -186,7 +187,7 @@ NARROW: Final = {
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(SOAK_HANG_S)
 def test_a_month_is_caught_up_on_several_exchanges_while_minute_after_minute_closes(tmp_path: Path) -> None:
     with start_world(tmp_path, NARROW) as world:
         kept = [exchange for exchange in NARROW if exchange != "kraken"]
@@ -207,7 +208,7 @@ def test_a_month_is_caught_up_on_several_exchanges_while_minute_after_minute_clo
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(SOAK_HANG_S)
 @pytest.mark.parametrize("seed", range(3))
 def test_outages_and_kills_in_any_order_lose_nothing(tmp_path: Path, seed: int) -> None:
     rng = random.Random(seed)

@@ -18,7 +18,7 @@ from shared.domain.timeframes import MINUTE_MS
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_until_settled, stored_documents
 from tests.replay import assert_series_equals
-from tests.waiting import HANG_S, wait_until
+from tests.waiting import HANG_S, SOAK_HANG_S, wait_until
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SEED: Final = 5
@@ -88,7 +88,7 @@ def test_workers_killed_in_the_middle_of_a_backlog_lose_and_double_nothing(
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(SOAK_HANG_S)
 @pytest.mark.parametrize("seed", range(4))
 def test_workers_killed_many_times_lose_and_double_nothing(
     platform: Platform, mongodb_uri: str, database_name: str, seed: int

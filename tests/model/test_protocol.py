@@ -11,6 +11,7 @@ from tests.model.leases import Leases
 from tests.model.limiter import OVER, Limiter
 from tests.model.protocol import Protocol
 from tests.model.search import NO_WAY_ON, Model, search
+from tests.waiting import SOAK_HANG_S
 
 # The smallest limiter that still has a window, a use-by, a way to the exchange and a clock that goes back.
 NARROW = Limiter(limit=1, period=2, wait_max=0, want_max=1)
@@ -68,7 +69,7 @@ def test_the_search_notices_a_dead_end() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(SOAK_HANG_S)
 @pytest.mark.parametrize(
     ("model", "states_min"),
     [

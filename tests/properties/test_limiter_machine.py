@@ -19,6 +19,7 @@ from shared.stores.rate_limits import windows_document
 from shared.wiring import Platform
 from tests.factories import add_connector
 from tests.properties.limiter_model import Answer, LimiterModel, Told
+from tests.waiting import SOAK_HANG_S
 
 # 2100-01-01 and a bit, so that it is on no grain.
 ORIGIN_MS: Final = 4_102_444_800_777
@@ -275,6 +276,6 @@ def test_every_answer_of_the_limiter_is_what_the_law_allows(platform: Platform) 
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(SOAK_HANG_S)
 def test_every_answer_of_the_limiter_is_what_the_law_allows_in_long_histories(platform: Platform) -> None:
     run_machine(platform, max_examples=400, stateful_step_count=80, print_blob=True)
