@@ -11,8 +11,8 @@ Longer sections cost less where many candles come at once, and are more to read 
 section.
 """
 
+from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -59,15 +59,17 @@ class Blocks:
     def __init__(self, grid: Timeframe, candles: CandleBatch, *, is_whole: bool) -> None:
         numbers = grid.numbers(candles.open_ms)
         blocks = numbers // BLOCK
+        starts = np.flatnonzero(np.diff(blocks, prepend=-1))
+        sections = blocks[starts] * BLOCK // SECTION
+        sizes = np.diff(starts, append=len(numbers))
+        moves = [_count_moves(column, starts) for column in (candles.high, candles.low, candles.close)]
         self._is_whole = is_whole
         # Row of each block's first candle; the last is behind all.
-        self._rows = np.append(np.flatnonzero(np.diff(blocks, prepend=-1)), len(numbers))
-        # Of each block the first one of its section.
-        self._firsts = _first_of_each(blocks[self._rows[:-1]] * BLOCK // SECTION)
+        self._rows: list[int] = [*starts.tolist(), len(numbers)]
+        # Of each section the first block.
+        self._sections: list[int] = np.flatnonzero(np.diff(sections, prepend=-1)).tolist()
         # Of a block whose beginning may not be here nobody can tell what it counts.
         self._usable = int(not is_whole and len(numbers) > 0 and int(numbers[0]) % BLOCK != 0)
-        sizes = np.diff(self._rows)
-        moves = [_count_moves(column, self._rows) for column in (candles.high, candles.low, candles.close)]
         # Of each block what is counted in the blocks before it; ascending.
         self._stored = _before(sizes)
         self._moving = _before(np.where(np.minimum.reduce(moves) > 0, sizes, 0))
@@ -79,63 +81,57 @@ class Blocks:
         Raises:
             ValueError: candles are needed that are before the first one here.
         """
-        if first_row >= int(self._rows[-1]):
+        end = self._rows[-1]
+        if first_row >= end:
             return []
         if not reach.candles:
-            return [Span(first_row, first_row, int(self._rows[-1]))]
-        first = self._block_of(first_row)
-        starts = self._starts(reach, np.arange(first, len(self._rows) - 1))
-        if starts[0] < self._usable and not self._is_whole:
-            raise ValueError(f"of the {first_row} candles of history not enough are in whole blocks for {reach}")
-        # What has the same start is computed at once.
-        edges = [*np.flatnonzero(np.diff(starts, prepend=-2)).tolist(), len(starts)]
-        rows, starts = self._rows, np.maximum(starts, 0)
-        return [
-            Span(int(rows[starts[low]]), max(first_row, int(rows[first + low])), int(rows[first + high]))
-            for low, high in pairwise(edges)
-        ]
+            return [Span(first_row, first_row, end)]
+        first = self._section_of(first_row)
+        ends = [self._rows[block] for block in self._sections[first + 1 :]] + [end]
+        found: list[Span] = []
+        for section, end in zip(self._sections[first:], ends, strict=True):
+            start = self._start(reach, section)
+            if start is None:
+                raise ValueError(f"of the {first_row} candles of history not enough are in whole blocks for {reach}")
+            if found and found[-1].start == start:
+                # What has the same start is computed at once.
+                found[-1] = Span(start, found[-1].first, end)
+            else:
+                found.append(Span(start, found[-1].end if found else first_row, end))
+        return found
 
     def needed_from(self, reach: Reach, row: int) -> int | None:
         """The first row that the values of the row's section and of all later ones need; None: one that is not here."""
-        if not reach.candles:
-            return row
-        start = int(self._starts(reach, np.array([self._block_of(row)]))[0])
-        if start < self._usable and not self._is_whole:
-            return None
-        return int(self._rows[max(0, start)])
+        return self._start(reach, self._sections[self._section_of(row)]) if reach.candles else row
 
-    def _block_of(self, row: int) -> int:
-        return int(np.searchsorted(self._rows, row, side="right")) - 1
+    def _section_of(self, row: int) -> int:
+        return bisect_right(self._sections, bisect_right(self._rows, row) - 1) - 1
 
-    def _starts(self, reach: Reach, blocks: IntArray) -> IntArray:
-        """The block that each of these starts with, ascending; -1 where it would have to be one before those here."""
-        blocks = self._firsts[blocks]
-        counted = self._moving if reach.is_moving else self._stored
-        starts = _latest(counted, blocks, reach.candles)
+    def _start(self, reach: Reach, section: int) -> int | None:
+        """The row that the section of this first block starts with; None: it would have to be before those here."""
+        block = _latest(self._moving if reach.is_moving else self._stored, section, reach.candles)
         for moves in self._moves if reach.moves else ():
-            starts = np.minimum(starts, _latest(moves, blocks, reach.moves))
-        return np.maximum(starts, _latest(self._stored, blocks, HISTORY_CANDLES_MAX))
+            block = min(block, _latest(moves, section, reach.moves))
+        block = max(block, _latest(self._stored, section, HISTORY_CANDLES_MAX))
+        if block < self._usable and not self._is_whole:
+            return None
+        return self._rows[max(0, block)]
 
 
-def _latest(before: IntArray, blocks: IntArray, needed: int) -> IntArray:
-    """For each block the latest one from which on so much is counted up to it; -1 if there is none."""
-    return np.asarray(np.searchsorted(before, before[blocks] - needed, side="right") - 1)
+def _latest(before: list[int], section: int, needed: int) -> int:
+    """The latest block from which on so much is counted up to the section; -1 if there is none."""
+    return bisect_right(before, before[section] - needed) - 1
 
 
-def _first_of_each(groups: IntArray) -> IntArray:
-    """For each element of an ascending array where the first of its value is."""
-    return np.asarray(np.searchsorted(groups, groups))
-
-
-def _before(counts: IntArray) -> IntArray:
+def _before(counts: IntArray) -> list[int]:
     """Of each block the sum of the counts of those before it."""
-    return np.concatenate((np.zeros(1, np.int64), np.cumsum(counts)))
+    return [0, *np.cumsum(counts).tolist()]
 
 
-def _count_moves(column: FloatArray, rows: IntArray) -> IntArray:
+def _count_moves(column: FloatArray, starts: IntArray) -> IntArray:
     """How often the column changes within each block."""
-    if len(rows) == 1:
+    if not len(starts):
         return np.empty(0, np.int64)
     is_move: NDArray[np.bool_] = np.diff(column, prepend=column[:1]) != 0
-    is_move[rows[:-1]] = False
-    return np.add.reduceat(is_move.astype(np.int64), rows[:-1])
+    is_move[starts] = False
+    return np.add.reduceat(is_move.astype(np.int64), starts)
