@@ -253,7 +253,7 @@ class World:
         expected = true_candles(SEED, job["exchange"], job["symbol"], job["timeframe"], *bounds_ms)
         expected = without(expected, lost)
         stored = stored_documents(self.platform, job["exchange"], job["symbol"], job["timeframe"])
-        assert_series_equals(stored, expected, DEFAULT_INDICATORS)
+        assert_series_equals(stored, expected, DEFAULT_INDICATORS, grid.name)
         found = self.platform.coverage_reader.read(job_id, None, bounds_ms[1], frozenset(), 1)
         beyond = sum(grid.count(*stretch) for stretch in lost)
         told = {state.value: count for state, count in found.counts.items() if count}
