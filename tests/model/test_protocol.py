@@ -78,7 +78,8 @@ def test_the_search_notices_a_dead_end() -> None:
         (Limiter(slots=2, limit=2), 310_000),
         (Limiter(slots=3, limit=2, period=2, wait_max=0, back=0), 93_000),
         (Limiter(slots=2, limit=2, period=4, grain=2, want_max=1, wait_max=0), 135_000),
-        (Limiter(slots=2, limit=2, period=4, grain=2, want_max=1, back=0), 430_000),
+        # Entries stand at the end of a grain only: anywhere in it, as 0.1.0 had them, they would make 698,013 states of this.
+        (Limiter(slots=2, limit=2, period=4, grain=2, want_max=1, back=0), 388_000),
         (Protocol(Leases(slots=3, jobs=2, pages=1, faults=1, asks=True), NARROW), 315_000),
         (Protocol(Leases(slots=2, jobs=2, pages=2, faults=1, asks=True), NARROW), 570_000),
     ],

@@ -21,9 +21,8 @@ from tests.properties.indicator_markets import (
 
 SUPPORTED = sorted(name for name, function in CATALOGUE.items() if function.kind is not Kind.REFUSED)
 CANDLES_COUNT = 3000
-# Of max(|value|, a thousandth of the output's root mean square). The worst seen, over the seeds here: 5.7e-9 (PPO of zero-lag
-# averages, which overshoot).
-NEAR = 1e-8
+# Of max(|value|, a thousandth of the output's root mean square).
+NEAR = 1e-9
 # Candle patterns say -100, 0 or 100, and another one where a body is as long as the average it is compared with.
 FLIPPING = frozenset(name for name in SUPPORTED if name.startswith("CDL"))
 # Periods far from the defaults, where a rule fitted to the defaults would show.

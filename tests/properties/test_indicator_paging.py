@@ -207,6 +207,7 @@ def test_the_law_holds_on_every_grid(timeframe: str) -> None:
     specs = resolve_indicators([{"name": "EMA", "params": {"timeperiod": 5}}, {"name": "RSI"}, {"name": "SMA"}])
     whole = compute_indicators(specs, grid, CandleBatch.empty(), series, None)
     for cut in (700, 1_023, 1_024, 1_025, 1_499):
-        history = series[max(0, cut - history_candles_usual(specs) - 1) : cut]
-        for name, column in compute_indicators(specs, grid, history, series[cut:], None).items():
+        first_row = max(0, cut - history_candles_usual(specs) - 1)
+        history, is_whole = series[first_row:cut], first_row == 0
+        for name, column in compute_indicators(specs, grid, history, series[cut:], None, history_is_whole=is_whole).items():
             np.testing.assert_array_equal(column, whole[name][cut:])
