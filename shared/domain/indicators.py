@@ -222,11 +222,16 @@ def _reach_of(function: TaFunction, lookback: int, warmup: int) -> Reach:
     return Reach(max(warmup - BESIDES, min(warmup, SPARES_NOTHING_MAX)), is_moving=True)
 
 
-def history_candles_usual(specs: Sequence[IndicatorSpec]) -> int:
-    """How many stored candles before a page have to be read at first: enough where the market moves; 0 for none."""
+def history_candles_usual(specs: Sequence[IndicatorSpec], grid: Timeframe, before_ms: int, extra: int) -> int:
+    """How many stored candles before that time to read at first, for a page that begins `extra` candles sooner or later.
+
+    They are enough where the market moves and candles are not missing by the dozen.
+    """
     reach = max((spec.reach.candles for spec in specs), default=0)
-    is_cumulative = any(CATALOGUE[spec.name].kind is Kind.CUMULATIVE for spec in specs)
-    return reach + BESIDES if reach else int(is_cumulative)
+    if not reach:
+        return extra
+    end = grid.number(before_ms - 1) + 1
+    return reach + BLOCK + end - (end - extra) // SECTION * SECTION
 
 
 def history_from(

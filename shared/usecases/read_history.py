@@ -68,7 +68,7 @@ class HistoryReader:
         More is read where the market stood still.
         """
         fields = cumulative_fields(self.specs)
-        count = history_candles_usual(self.specs) + extra
+        count = history_candles_usual(self.specs, self.grid, before_ms, extra)
         while True:
             tail = self.candles.read_tail(self.series, before_ms, count, fields)
             history = History(tail, is_whole=len(tail.candles) < count)

@@ -93,7 +93,7 @@ def random_cuts(seed: int, count: int, page_mean: int = 150) -> list[int]:
 
 def read_history(specs: Sequence[IndicatorSpec], stored: CandleBatch) -> tuple[CandleBatch, bool]:
     """The tail of the stored candles, read as a run reads it, and whether it is all of them."""
-    count = history_candles_usual(specs) + 1
+    count = history_candles_usual(specs, GRID, int(stored.open_ms[-1]) + 1, 1) if len(stored) else 1
     while True:
         history, is_whole = stored[max(0, len(stored) - count) :], len(stored) < count
         if history_from(specs, GRID, history, max(0, len(history) - 1), is_whole=is_whole) is not None:

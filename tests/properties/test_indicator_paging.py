@@ -110,7 +110,7 @@ def test_a_spec_has_the_same_values_whatever_else_is_in_the_list() -> None:
 
 def test_cumulative_functions_go_on_bit_for_bit_as_one_pass() -> None:
     specs = resolve_indicators([{"name": name} for name in ("OBV", "AD", "PVT", "CUMSUM")])
-    assert history_candles_usual(specs) == 1
+    assert history_candles_usual(specs, GRID, GRID.open_at(500), 1) == 1
     for market in (*MARKETS.values(), *HARD_MARKETS.values()):
         paged = compute_by_pages(specs, market, random_cuts(3, len(market), page_mean=20))
         for name, column in compute_in_one_pass(specs, market).items():
@@ -207,7 +207,7 @@ def test_the_law_holds_on_every_grid(timeframe: str) -> None:
     specs = resolve_indicators([{"name": "EMA", "params": {"timeperiod": 5}}, {"name": "RSI"}, {"name": "SMA"}])
     whole = compute_indicators(specs, grid, CandleBatch.empty(), series, None)
     for cut in (700, 1_023, 1_024, 1_025, 1_499):
-        first_row = max(0, cut - history_candles_usual(specs) - 1)
+        first_row = max(0, cut - history_candles_usual(specs, grid, int(series.open_ms[cut]), 1))
         history, is_whole = series[first_row:cut], first_row == 0
         for name, column in compute_indicators(specs, grid, history, series[cut:], None, history_is_whole=is_whole).items():
             np.testing.assert_array_equal(column, whole[name][cut:])
