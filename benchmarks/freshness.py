@@ -53,7 +53,7 @@ REPOSITORY: Final = Path(__file__).resolve().parent.parent
 QUICK_SERIES: Final = (200,)
 FULL_SERIES: Final = (200, 1_000)
 # More than the default indicators read back.
-HISTORY: Final = 1_050
+HISTORY: Final = 1_150
 # The exchange serves the overlap, the candles measured, and some more that never close here.
 RECORDED: Final = 40
 # From the end of the preparations to the close that is measured: the functions are idle by then.

@@ -8,9 +8,9 @@ from functions.admin_call import Call, Route
 from functions.admin_models import BackfillCreate, NoQuery, parse_body, parse_query
 from functions.admin_views import View, ms_view, to_json
 from functions.gateway import respond
-from shared.domain.jobs import JobStatus
+from shared.stores.database import Document
 from shared.usecases.authorize import Role
-from shared.usecases.order_backfills import BackfillProgress, PartProgress
+from shared.usecases.order_backfills import BackfillProgress
 
 SHARE_DIGITS: Final = 4
 # The status of what a dry run tells.
@@ -60,56 +60,54 @@ def _view(progress: BackfillProgress) -> View:
     `plan` is what it came to when it was ordered, with `holes` that it leaves beside candles that are there; None for what a
     live job has passed over.
     """
-    documents = [part.document for part in progress.parts]
     wanted, left, eta_s = progress.wanted, progress.left, progress.eta_s
     eta_at = None if eta_s is None or not left else ms_view(progress.now_ms + round(eta_s * 1000))
-    is_done = progress.status is JobStatus.DONE
-    finished = [document["done_at"] for document in documents if document.get("done_at")]
     plan = None if progress.plan is None else {name: progress.plan[name] for name in PLAN_FIELDS}
     return {
         "id": progress.backfill_id,
-        "job_id": progress.job.job_id,
-        "connector_id": progress.job.connector_id,
-        "symbol": progress.job.symbol,
-        "timeframe": progress.job.timeframe.name,
+        "job_id": progress.job_id,
+        "connector_id": progress.connector_id,
+        "symbol": progress.symbol,
+        "timeframe": progress.timeframe,
         "from": ms_view(progress.start_ms),
         "to": ms_view(progress.end_ms),
-        "status": PLANNED if progress.status is None else progress.status.value,
+        "status": PLANNED if progress.status is None else progress.status,
         "waiting_for": _waiting_for(progress),
         "wanted": wanted,
         "left": left,
         "share": 1.0 if not wanted else round((wanted - left) / wanted, SHARE_DIGITS),
-        "candles": sum(document["totals"].get("candles", 0) for document in documents),
+        "candles": sum(part["candles"] for part in progress.parts),
         "eta_seconds": eta_s,
         "eta_at": eta_at,
-        "created_at": None if progress.status is None or not documents else to_json(min(d["created_at"] for d in documents)),
-        "finished_at": to_json(max(finished)) if is_done and finished else None,
+        "created_at": None if progress.created_ms is None else ms_view(progress.created_ms),
+        "finished_at": None if progress.ended_ms is None else ms_view(progress.ended_ms),
         "plan": to_json(plan),
-        "chunks": [_part_view(part, progress.status is None) for part in progress.parts],
+        "chunks": [_part_view(part, progress) for part in progress.parts],
     }
 
 
 def _waiting_for(progress: BackfillProgress) -> str | None:
-    """What keeps an active backfill from getting on, as far as a person can change it."""
+    """What keeps an active backfill from getting on."""
     if progress.is_connector_paused:
         return "connector_paused"
     if progress.blocked_ms:
         return "connector_blocked"
-    is_any_paused = any(part.document["status"] == JobStatus.PAUSED for part in progress.parts)
-    return "chunk_paused" if is_any_paused and progress.status is JobStatus.ACTIVE else None
+    return "lease" if progress.is_lease_awaited else None
 
 
-def _part_view(part: PartProgress, is_planned: bool) -> View:
-    document = part.document
+def _part_view(part: Document, progress: BackfillProgress) -> View:
+    """A chunk. `lease_until`: nothing has come from its worker for a while; should it be gone, another one goes on then."""
+    lease_ms = part["lease_ms"]
     return {
-        "job_id": document["_id"],
-        "status": PLANNED if is_planned else document["status"],
-        "from": to_json(document["start_at"]),
-        "to": to_json(document["end_at"]),
-        "last_ts": to_json(document["cursor"]["last_ts"]),
-        "wanted": part.wanted,
-        "left": part.left,
-        "last_error": to_json(document["last_error"]),
+        "job_id": part["job_id"],
+        "status": PLANNED if progress.status is None else part["status"],
+        "from": to_json(part["start_at"]),
+        "to": to_json(part["end_at"]),
+        "last_ts": to_json(part["last_ts"]),
+        "wanted": part["wanted"],
+        "left": part["left"],
+        "lease_until": ms_view(progress.now_ms + lease_ms) if lease_ms else None,
+        "last_error": to_json(part["last_error"]),
     }
 
 

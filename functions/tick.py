@@ -20,6 +20,7 @@ def _tick(platform: Platform, request: Request) -> Response:
     scheduled = request.headers.get("X-CloudScheduler-ScheduleTime", "")
     trigger = f"schedule {scheduled[:40]}" if scheduled else "manual tick"
     platform.values_renewal.step()
+    platform.backfill_steering.carry_out_left()
     report = platform.dispatcher.run(trigger)
     return respond(
         {

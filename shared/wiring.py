@@ -24,6 +24,7 @@ from shared.senders.worker_calls import MetadataTokens, WorkerCalls
 from shared.settings import Settings
 from shared.stores.alerts import AlertStore
 from shared.stores.audit_log import AuditLog
+from shared.stores.backfills import BackfillStore
 from shared.stores.candles import CandleStore
 from shared.stores.connector_holds import ConnectorHolds
 from shared.stores.connectors import ConnectorStore
@@ -39,6 +40,7 @@ from shared.stores.runs import RunStore
 from shared.stores.series import SeriesStore
 from shared.stores.series_jobs import SeriesJobs
 from shared.stores.upgrades import UpgradeStore
+from shared.usecases.adopt_backfills import adopt_backfills
 from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.authorize import IdentityTokens, UserTokens
 from shared.usecases.collect_metrics import MetricsCollector
@@ -62,6 +64,7 @@ from shared.usecases.run_job import JobRunner
 from shared.usecases.send_requests import RequestSenders
 from shared.usecases.series_jobs import SeriesHelpers
 from shared.usecases.series_upkeep import SeriesUpkeep
+from shared.usecases.steer_backfills import BackfillSteering
 from shared.usecases.verify_series import SeriesVerifier
 
 if TYPE_CHECKING:
@@ -90,10 +93,11 @@ class Platform:
     def prepare(self) -> None:
         """Make the indexes, and note of a database without jobs that nothing in it is old; does nothing where that is done."""
         with storage_errors():
-            stores = (self.connectors, self.connector_holds, self.jobs, self.runs, self.revisions, self.alerts, self.audit_log)
-            for store in stores:
+            keepers = (self.connectors, self.connector_holds, self.jobs, self.backfill_store)
+            for store in (*keepers, self.runs, self.revisions, self.alerts, self.audit_log):
                 store.ensure_indexes()
             self.values_renewal.begin()
+            adopt_backfills(self.upgrade_store, self.backfill_store)
 
     def close(self) -> None:
         """Tell the limiter what is left to be told, and close the connections that were opened."""
@@ -162,7 +166,12 @@ class Platform:
     @cached_property
     def helpers(self) -> SeriesHelpers:
         """What wakes the jobs that a series makes for itself."""
-        return SeriesHelpers(self.series_jobs, self.candles, SeriesStore(self.database))
+        return SeriesHelpers(self.series_jobs, self.candles, SeriesStore(self.database), self.backfill_store)
+
+    @cached_property
+    def backfill_store(self) -> BackfillStore:
+        """The collection `backfills`."""
+        return BackfillStore(self.database)
 
     @cached_property
     def runs(self) -> RunStore:
@@ -318,9 +327,20 @@ class Platform:
             self.candles,
             self.alerts,
             self.audit_log,
-            SeriesUpkeep(self.ledger, self.helpers, self.revisions),
+            self.series_upkeep,
             self.exchange_desk,
+            self.backfill_steering,
         )
+
+    @cached_property
+    def series_upkeep(self) -> SeriesUpkeep:
+        """What edits of jobs mean for their series."""
+        return SeriesUpkeep(self.ledger, self.helpers, self.revisions, self.backfill_store)
+
+    @cached_property
+    def backfill_steering(self) -> BackfillSteering:
+        """The use case of what is decided of backfills."""
+        return BackfillSteering(self.database, self.backfill_store, self.series_upkeep, self.alerts, self.audit_log)
 
     @cached_property
     def backfills(self) -> BackfillManager:
@@ -329,6 +349,7 @@ class Platform:
             self.database,
             self.connectors,
             self.jobs,
+            self.backfill_store,
             self.ledger,
             self.job_manager,
             BackfillPlanner(
@@ -341,6 +362,8 @@ class Platform:
                 self.open_exchange,
                 SpecLists(),
             ),
+            self.backfill_steering,
+            self.settings.lease_ms,
         )
 
     @cached_property

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from shared.domain.jobs import JobStatus
 from shared.domain.rates import KEPT_FOR_LIVE_PERCENT, RateWindow
 
 # Below so many requests a second worker would hardly have begun when the first one is done.
@@ -20,6 +19,17 @@ ROUND_TRIP_S: Final = 0.15
 STORED_PER_S: Final = 50_000
 # Sooner than this nothing can be told from how fast it went.
 PACE_MS_MIN: Final = 3_000
+# A worker that has stored nothing for so long may be gone; then the job waits until its lease has run out.
+SILENT_MS: Final = 15_000
+
+
+class BackfillStatus(StrEnum):
+    """What is decided of a backfill (docs/state_machine.md)."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    DONE = "done"
+    CANCELLED = "cancelled"
 
 
 class Bound(StrEnum):
@@ -97,16 +107,33 @@ def split_range(start_ms: int, end_ms: int, pages: Sequence[tuple[int, int]], wo
     return list(zip([start_ms, *firsts], [*firsts, end_ms], strict=True))
 
 
-def eta_seconds(left: int, done: int, elapsed_ms: int, expected_s: float | None) -> float | None:
-    """When nothing is left at the pace so far, else as expected; `done` intervals in `elapsed_ms`. None: not to be told."""
+@dataclass(frozen=True, slots=True)
+class PartPace:
+    """A part of a backfill that is at work: intervals left, intervals a second lately (None: nothing can be told yet).
+
+    `lease_ms`: nothing has come from its worker for a while, and nobody takes over before so much time has passed; 0: not so.
+    """
+
+    left: int
+    per_s: float | None
+    lease_ms: int
+
+
+def eta_seconds(parts: Sequence[PartPace], expected_s: float | None) -> float | None:
+    """When nothing is left at the pace of late, else as expected. None: not to be told.
+
+    A part whose worker is silent goes on when its lease has run out, then at the mean pace of those of which one is known.
+    """
+    left = sum(part.left for part in parts)
     if not left:
         return 0.0
-    if done > 0 and elapsed_ms >= PACE_MS_MIN:
-        return round(left * elapsed_ms / done / 1000, 1)
-    return expected_s
+    known = [part.per_s for part in parts if part.per_s]
+    if not known:
+        return expected_s
+    awaited = (part.lease_ms / 1000 + part.left * len(known) / sum(known) for part in parts if part.left and part.lease_ms)
+    return round(max(left / sum(known), *awaited, 0.0), 1)
 
 
-def status_of(statuses: Sequence[JobStatus]) -> JobStatus:
-    """Of a backfill, from those of its parts: the first of these that any has."""
-    order = (JobStatus.ERROR, JobStatus.ACTIVE, JobStatus.PAUSED, JobStatus.DONE)
-    return next((status for status in order if status in statuses), JobStatus.DONE)
+def pace_per_s(asked: int, elapsed_ms: int) -> float | None:
+    """So many intervals a second, of those asked for in so much time; None: too short to tell."""
+    return asked / elapsed_ms * 1000 if elapsed_ms >= PACE_MS_MIN else None

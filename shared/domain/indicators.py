@@ -326,7 +326,7 @@ def _from_starts(spec: IndicatorSpec, series: _Series, spans: Sequence[Span]) ->
     for span in spans:
         outputs = _call(spec, [column[span.start : span.end] for column in inputs])
         parts.append([_finite(output, span.first - span.start, spec.lookback) for output in outputs])
-    return [np.concatenate(columns) for columns in zip(*parts, strict=True)]
+    return parts[0] if len(parts) == 1 else [np.concatenate(columns) for columns in zip(*parts, strict=True)]
 
 
 def _go_on(

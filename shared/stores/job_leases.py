@@ -30,6 +30,7 @@ from shared.stores.lease_stages import (
     due_branch,
     due_by,
     ledger_stage,
+    pace_stage,
     still_due,
     totals_stage,
 )
@@ -217,7 +218,7 @@ class JobLeases:
     ) -> Document:
         """A page's cursor and totals, and the lease renewed, in the transaction that stores its candles. Returns as `finish`.
 
-        `facts` are fields of the job to be set besides.
+        `facts` are fields of the job to be set besides. `added` may have `asked`, the intervals that were asked for.
 
         Raises:
             LeaseLost: the fence has moved on; the transaction must not commit.
@@ -228,6 +229,7 @@ class JobLeases:
             {
                 **cursor_stage(cursor, begins_at),
                 **totals_stage(added),
+                **(pace_stage(added["asked"]) if "asked" in added else {}),
                 **(facts or {}),
                 # It gets on: what failed before no longer counts.
                 "attempt": 0,

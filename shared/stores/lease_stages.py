@@ -12,6 +12,8 @@ from shared.stores.database import Document
 
 # Abandoned leases noted on the job until its next run writes them to job_runs; more than this many only if none ever ends.
 ABANDONED_MAX: Final = 20
+# Between two marks of a pace.
+PACE_APART_MS: Final = 15_000
 # A released lock. As an expression it replaces the lock; a bare document in $set would be merged into it.
 ONLY_FENCE: Final[Document] = {"$mergeObjects": [{"fence": "$lock.fence"}]}
 # Slots that pass until the next try are counted under this reason; jobs without slots stay without.
@@ -113,6 +115,19 @@ def cursor_stage(cursor: datetime | None, begins_at: datetime | None) -> Documen
 def totals_stage(added: Document) -> Document:
     """So much more in each of the totals."""
     return {f"totals.{name}": {"$add": [{"$ifNull": [f"$totals.{name}", 0]}, count]} for name, count in added.items()}
+
+
+def pace_stage(asked: int) -> Document:
+    """Two marks of what has been asked for and when, so that the pace of late can be told: since 15 to 30 s ago, or longer
+
+    where nothing comes. The first mark of a job is its first page, so that no wait before it counts.
+    """
+    count = {"$add": [{"$ifNull": ["$totals.asked", 0]}, asked]}
+    fresh = {"from_at": "$$NOW", "from_asked": count, "mid_at": "$$NOW", "mid_asked": count}
+    moved = {"from_at": "$pace.mid_at", "from_asked": "$pace.mid_asked", "mid_at": "$$NOW", "mid_asked": count}
+    is_old = {"$gt": [{"$subtract": ["$$NOW", "$pace.mid_at"]}, PACE_APART_MS]}
+    known = {"$cond": [is_old, moved, "$pace"]}
+    return {"pace": {"$cond": [{"$eq": [{"$type": "$pace"}, "object"]}, known, fresh]}}
 
 
 def ledger_stage(ledgers: tuple[Document | None, Document] | None) -> Document:

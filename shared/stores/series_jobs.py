@@ -61,7 +61,7 @@ class SeriesJobs:
             self._collection.update_one({"_id": document["_id"]}, [{"$set": made}], upsert=True, session=session)
         elif found["status"] == "done":
             again: Document = {name: {"$literal": document[name]} for name in AGAIN_FIELDS}
-            again |= {"pace_at": "$$NOW", "pace_left": None, "pace_passed": {"$ifNull": ["$totals.passed", 0]}}
+            again |= {"pace": None}
             self._collection.update_one(
                 {"_id": document["_id"], "status": "done"},
                 [{"$set": {**again, "revision": {"$add": ["$revision", 1]}, "begins_at": None, **due}}],

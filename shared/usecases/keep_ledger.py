@@ -25,11 +25,12 @@ from shared.domain.coverage import (
     wants_repair,
 )
 from shared.domain.job_ranges import format_ms
-from shared.domain.jobs import Job, JobKind, to_datetime
+from shared.domain.jobs import Job, JobKind, JobStatus, to_datetime
 from shared.domain.timeframes import IntArray, Timeframe
 from shared.stores.alerts import AlertStore
 from shared.stores.candles import CandleStore, Series
 from shared.stores.coverage import CoverageStore
+from shared.stores.database import Document
 from shared.stores.series import SeriesStore
 from shared.stores.series_jobs import SeriesJobs
 from shared.usecases.fetch_pages import Page
@@ -41,6 +42,11 @@ FOLLOWING_MAX: Final = 10
 WANTED_STATES: Final = (IntervalState.PENDING, IntervalState.MISSING, IntervalState.DISPUTED)
 # Beyond the number of any interval.
 NUMBER_MAX: Final = 2**40
+
+
+def wanted_of(runs: Sequence[Run]) -> int:
+    """How many of the intervals a backfill asks for."""
+    return sum(run.end - run.first for run in runs if run.state in WANTED_STATES)
 
 
 def disputed_subject(series: Series) -> str:
@@ -75,6 +81,16 @@ class SeriesLedger:
         """Every interval of [first, end) in its state; `begins`: the exchange has nothing that is older, or no more."""
         coded = read_runs(self.coverage.read_lines(series.series_id, first, end))
         return plan_runs((first, end), self.asked_spans(series, job), coded, begins)
+
+    def count_left(self, document: Document) -> int:
+        """How many intervals the job of a backfill has still to ask for."""
+        job = Job.from_document(document)
+        if job.status is JobStatus.DONE or job.end_ms is None:
+            return 0
+        grid, series = job.timeframe, Series.of(job)
+        start_ms = grid.ceil(job.start_ms) if job.cursor_ms is None else grid.close(job.cursor_ms)
+        first, end = grid.number(start_ms), grid.number(grid.ceil(job.end_ms))
+        return wanted_of(self.read_runs(series, job, first, end, self.begins(series, job))) if first < end else 0
 
     def plan_gaps(
         self, series: Series, job: Job, intervals_max: int, first: int, end: int, begins: int

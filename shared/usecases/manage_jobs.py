@@ -1,6 +1,6 @@
 """Make, change, run, pause, resume and delete jobs, each change with its audit entry in one transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.record_changes import Author, record_change
 from shared.usecases.series_jobs import refuse_chunk, series_fields
 from shared.usecases.series_upkeep import SeriesUpkeep
+from shared.usecases.steer_backfills import BackfillSteering
 
 # Each look at a series' ledger reads all its jobs.
 SERIES_JOBS_MAX: Final = 200
@@ -75,6 +76,7 @@ class JobManager:
     audit_log: AuditLog
     upkeep: SeriesUpkeep
     desk: ExchangeDesk
+    steering: BackfillSteering
 
     def create(self, new: NewJob, author: Author) -> Document:
         """A new job, due at once unless paused. The exchange is asked whether it has the symbol before anything is stored.
@@ -221,25 +223,24 @@ class JobManager:
         """
         now_ms = self.database.server_now_ms()
 
-        def write(session: ClientSession) -> Document:
+        def write(session: ClientSession) -> tuple[Document, list[str]]:
             before = self.jobs.get(job_id, session)
+            refuse_chunk(before, "pause that")
             status = before["status"]
             if status == JobStatus.PAUSED and revision in (None, before["revision"]):
-                return before
+                return before, []
             if status not in (JobStatus.ACTIVE, JobStatus.PAUSED):
                 raise Conflict(f"job {job_id} is {status}; only an active job can be paused")
             passed = pause_ledger(before, self.connectors.get_connector(before["connector_id"]), now_ms)
             after = self.jobs.update(job_id, revision, {"status": JobStatus.PAUSED.value, **passed}, session)
-            self.upkeep.on_pause(before, session)
+            backfills = self.upkeep.on_pause(before, session)
             self._record(author, "pause", job_id, before, after, session)
-            return after
+            return after, backfills
 
-        return self.database.transact(write)
+        return self._carried_out(*self.database.transact(write))
 
-    def resume(self, job_id: str, revision: int | None, author: Author, facts: Document | None = None) -> Document:
+    def resume(self, job_id: str, revision: int | None, author: Author) -> Document:
         """Let a paused job run again, or one in error try anew: failures forgotten, its alert resolved, due now.
-
-        `facts` are fields of the job to be set besides.
 
         Raises:
             Conflict: it is done; nothing is left to run.
@@ -247,10 +248,11 @@ class JobManager:
         """
         now_ms = self.database.server_now_ms()
 
-        def write(session: ClientSession) -> Document:
+        def write(session: ClientSession) -> tuple[Document, list[str]]:
             before = self.jobs.get(job_id, session)
+            refuse_chunk(before, "resume that")
             if before["status"] == JobStatus.ACTIVE and revision in (None, before["revision"]):
-                return before
+                return before, []
             if before["status"] == JobStatus.DONE:
                 raise Conflict(f"job {job_id} is done; give it a later end_at to go on")
             fresh = {
@@ -258,17 +260,23 @@ class JobManager:
                 "attempt": 0,
                 "last_error": None,
                 "is_retiring": False,
+                "pace": None,
                 **resume_ledger(before, now_ms),
-                **(facts or {}),
             }
             self.jobs.update(job_id, revision, fresh, session)
-            self.upkeep.on_resume(before, session)
+            backfills = self.upkeep.on_resume(before, session)
             self._resolve_alerts(job_id, session)
             after = self.jobs.make_due(job_id, session)
             self._record(author, "resume", job_id, before, after, session)
-            return after
+            return after, backfills
 
-        return self.database.transact(write)
+        return self._carried_out(*self.database.transact(write))
+
+    def _carried_out(self, document: Document, backfills: Sequence[str]) -> Document:
+        """The backfills that were paused or resumed with the job follow; what is left of that when we die, a tick does."""
+        for backfill_id in backfills:
+            self.steering.carry_out(backfill_id)
+        return document
 
     def _resolve_alerts(self, job_id: str, session: ClientSession) -> None:
         for subject in (f"jobs/{job_id}", f"jobs/{job_id}/history"):

@@ -19,7 +19,7 @@ from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document
 from shared.stores.job_summaries import JobSummaries
 from shared.stores.jobs import JobStore
-from shared.usecases.keep_ledger import WANTED_STATES, SeriesLedger
+from shared.usecases.keep_ledger import SeriesLedger, wanted_of
 from shared.usecases.resolve_specs import SpecLists
 from shared.usecases.send_requests import OpenExchange
 from shared.usecases.series_jobs import series_fields
@@ -212,8 +212,3 @@ def backfill_id_of(document: Document) -> str:
 def _id_of(job: Job, start_ms: int, end_ms: int) -> str:
     first, end = (format_ms(at_ms)[:16].replace("-", "").replace(":", "") for at_ms in (start_ms, end_ms))
     return f"{Series.of(job).series_id}:backfill:{first}-{end}"
-
-
-def wanted_of(runs: Sequence[Run]) -> int:
-    """How many of the intervals a backfill asks for."""
-    return sum(run.end - run.first for run in runs if run.state in WANTED_STATES)

@@ -12,7 +12,7 @@ from shared.stores.database import Document
 INTERNAL_FIELDS: Final = frozenset(
     {
         *("limiter", "scratch", "lock", "abandoned", "run_requested", "slot_ledger", "indicator_fields", "is_retiring"),
-        *("epoch", "stale_seq", "wakes", "codes_until", "plan", "pace_at", "pace_left", "pace_passed"),
+        *("epoch", "stale_seq", "wakes", "codes_until", "pace", "decision"),
     }
 )
 

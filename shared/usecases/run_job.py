@@ -8,7 +8,7 @@ from pymongo.client_session import ClientSession
 
 from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import Connector, ConnectorStatus
-from shared.domain.jobs import Job, JobKind, RunOutcome, run_id_of, to_datetime, to_ms
+from shared.domain.jobs import Job, JobKind, JobStatus, RunOutcome, run_id_of, to_datetime, to_ms
 from shared.domain.windows import WindowPlan
 from shared.errors import ConfigurationError, EnrichmentFailed, ExchangeError, InvalidRequest, NotFound, StorageUnavailable
 from shared.stores.alerts import AlertStore
@@ -31,7 +31,7 @@ from shared.usecases.run_records import error_document, kept_facts, lost_runs, s
 from shared.usecases.send_requests import PAGE_RESERVE_MS, FetchTotals, RequestSender, RequestSenders
 from shared.usecases.series_jobs import SeriesHelpers
 from shared.usecases.settle_slots import RunSlots
-from shared.usecases.store_pages import Change, PageWriter, StoreTotals
+from shared.usecases.store_pages import Change, PageWriter, StoppedMeanwhile, StoreTotals, check_goes_on
 
 LOGGED_FIELDS: Final = ("outcome", "pages", "requests", "candles", "revised", "error")
 
@@ -232,8 +232,12 @@ class _Run:
         change, settled = self._plan_change(pages)
         renewed = Deadline.after(self._runner.run_limits.lease_ms / 1000)
         cursor_ms = pages[-1].cursor_ms
-        passed_count = sum(max(0, page.asked_count(self._job.timeframe) - self._page_max) for page in pages)
-        status = self._writer.store(change, settled, cursor_ms, self._begins_ms, passed_count)
+        # What is passed at once, since nothing was traded, is no measure of the pace.
+        asked_count = sum(min(page.asked_count(self._job.timeframe), self._page_max) for page in pages)
+        try:
+            status = self._writer.store(change, settled, cursor_ms, self._begins_ms, asked_count)
+        except StoppedMeanwhile:
+            return "paused"
         # Not before: a page that could not be stored must be asked for again.
         self._cursor_ms = cursor_ms
         self._stored_pages += len(pages)
@@ -249,7 +253,10 @@ class _Run:
             self._fetcher.sender.grants.close()
         change, settled = self._plan_change(pages)
         ending = self._endings.after_page(pages[-1], connector, self._clock.now_ms())
-        return self._finish(ending, change, settled, pages[-1].cursor_ms)
+        try:
+            return self._finish(ending, change, settled, pages[-1].cursor_ms)
+        except StoppedMeanwhile:
+            return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
 
     def _plan_change(self, pages: list[Page]) -> tuple[Change, Settled]:
         """What pages that follow each other change, as if they were one, and what they settle."""
@@ -357,10 +364,13 @@ class _Run:
         if planned:
             record["slots"] = slots.settle(planned, after, runner.leases, self._fence, session)
         if self._writer is not None and settled is not None:
+            check_goes_on(job, after)
             self._writer.land(change, settled, after, session)
             self._writer.note_begins(self._begins_ms, session)
         if job.kind is JobKind.BACKFILL and (ending.status is not None or after["status"] != "active"):
             runner.helpers.note_left(job, cursor_ms, session)
+        if "backfill_id" in self._document and after["status"] == JobStatus.DONE:
+            runner.helpers.note_part_done(self._document["backfill_id"], session)
         runner.runs.append([*lost_runs(job, self._document.get("abandoned", ())), record], session)
         open_run_alerts(runner.alerts, record, ending.outcome, self._lost, session)
         return record

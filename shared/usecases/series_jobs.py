@@ -5,8 +5,10 @@ from typing import Final
 
 from pymongo.client_session import ClientSession
 
+from shared.domain.backfills import BackfillStatus
 from shared.domain.jobs import PRIORITIES, Job, JobKind, JobStatus, to_datetime
 from shared.errors import Conflict
+from shared.stores.backfills import BackfillStore, summarize_part
 from shared.stores.candles import CandleStore, Series
 from shared.stores.database import Document
 from shared.stores.series import SeriesStore
@@ -81,6 +83,7 @@ class SeriesHelpers:
     series_jobs: SeriesJobs
     candles: CandleStore
     series: SeriesStore
+    backfills: BackfillStore
 
     def want_repair(self, job: Job, start_ms: int, end_ms: int, session: ClientSession) -> None:
         """Intervals of [start_ms, end_ms) are missing."""
@@ -119,6 +122,12 @@ class SeriesHelpers:
         next_ms = self.candles.find_next_open(Series.of(job), start_ms, session)
         if next_ms is not None:
             self.want_enriching(job, next_ms, next_ms, session)
+
+    def note_part_done(self, backfill_id: str, session: ClientSession) -> None:
+        """One of its parts is done, behind the turn that `note_left` takes: of two at once the later one sees that all are."""
+        parts = self.backfills.list_parts(backfill_id, session)
+        if all(part["status"] == JobStatus.DONE for part in parts):
+            self.backfills.end(backfill_id, BackfillStatus.DONE, [summarize_part(part, 0) for part in parts], session)
 
     def note_codes(self, job: Job, end_ms: int, session: ClientSession) -> None:
         """The ledger speaks of intervals before `end_ms`: a live job that has not come there looks at it when it does."""

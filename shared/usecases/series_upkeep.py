@@ -1,11 +1,14 @@
 """What the edits of a job mean for its series: the ledger, the jobs that the series makes for itself, values made again."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pymongo.client_session import ClientSession
 
+from shared.domain.backfills import BackfillStatus
 from shared.domain.coverage import merge_spans
 from shared.domain.jobs import Job, JobKind, JobStatus
+from shared.stores.backfills import BackfillStore, summarize_part
 from shared.stores.candles import Series
 from shared.stores.database import Document
 from shared.stores.revisions import RevisionStore
@@ -20,15 +23,27 @@ class SeriesUpkeep:
     ledger: SeriesLedger
     helpers: SeriesHelpers
     revisions: RevisionStore
+    backfills: BackfillStore
 
-    def on_pause(self, document: Document, session: ClientSession) -> None:
-        """A live job is paused: nothing more is asked for its series. A backfill is: what is behind it waits no longer."""
+    def on_pause(self, document: Document, session: ClientSession) -> list[str]:
+        """A live job is paused: nothing more is asked for its series. A backfill is: what is behind it waits no longer.
+
+        Returns the ids of ordered backfills that are paused with it, which is to be carried out after the commit.
+        """
         self._move_helpers(document, JobStatus.ACTIVE, JobStatus.PAUSED, session)
-        self._leave(document, session)
+        self.leave(document, session)
+        active = self._ordered_for(document, {"status": BackfillStatus.ACTIVE.value}, session)
+        for backfill_id in active:
+            self.backfills.decide(backfill_id, BackfillStatus.PAUSED, session, {"is_paused_with_job": True})
+        return active
 
-    def on_resume(self, document: Document, session: ClientSession) -> None:
-        """A live job goes on."""
+    def on_resume(self, document: Document, session: ClientSession) -> list[str]:
+        """A live job goes on, and so do the backfills that were paused with it, whose ids are returned as by `on_pause`."""
         self._move_helpers(document, JobStatus.PAUSED, JobStatus.ACTIVE, session)
+        paused = self._ordered_for(document, {"status": BackfillStatus.PAUSED.value, "is_paused_with_job": True}, session)
+        for backfill_id in paused:
+            self.backfills.decide(backfill_id, BackfillStatus.ACTIVE, session)
+        return paused
 
     def on_new_indicators(self, document: Document, session: ClientSession) -> None:
         """The job's list is another one: all candles of the series get their values again, whoever has stored them."""
@@ -65,11 +80,14 @@ class SeriesUpkeep:
         """
         job = Job.from_document(document)
         backfills = self._backfills_of(job, session)
-        for backfill in backfills:
-            self._leave(backfill, session)
-        self.ledger.series_jobs.delete([each["_id"] for each in backfills], session)
-        self._keep_asked([job, *map(Job.from_document, backfills)], session)
-        self._leave(document, session)
+        ended = [BackfillStatus.DONE.value, BackfillStatus.CANCELLED.value]
+        for backfill_id in self._ordered_for(document, {"status": {"$nin": ended}}, session):
+            parts = [each for each in backfills if each.get("backfill_id") == backfill_id]
+            summaries = [summarize_part(each, self.ledger.count_left(each)) for each in parts]
+            self.backfills.end(backfill_id, BackfillStatus.CANCELLED, summaries, session)
+        self._keep_asked([job], session)
+        self.remove_parts(backfills, session)
+        self.leave(document, session)
         keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
         connectors = [other["connector_id"] for other in keeping if other["_id"] != job.job_id]
         if not connectors:
@@ -78,11 +96,19 @@ class SeriesUpkeep:
             self.ledger.alerts.resolve(disputed_subject(Series.of(job)), session)
             return backfills
         # A pause that was the live job's ends with it.
-        self.on_resume(document, session)
+        self._move_helpers(document, JobStatus.PAUSED, JobStatus.ACTIVE, session)
         if job.connector_id not in connectors:
             # Else the connector could not be deleted for them.
             self.ledger.series_jobs.reassign(helper_ids(job), connectors[0], session)
         return backfills
+
+    def remove_parts(self, documents: Sequence[Document], session: ClientSession) -> None:
+        """Remove jobs of backfills; what they have stored stays, and what they had asked for stays known."""
+        for document in documents:
+            self.leave(document, session)
+            self.ledger.alerts.resolve(f"jobs/{document['_id']}", session)
+        self.ledger.series_jobs.delete([document["_id"] for document in documents], session)
+        self._keep_asked([Job.from_document(document) for document in documents], session)
 
     def _keep_asked(self, jobs: list[Job], session: ClientSession) -> None:
         """What they had asked for stays known."""
@@ -106,6 +132,7 @@ class SeriesUpkeep:
         self.revisions.drop(series_id, session)
         backfills = self._backfills_of(job, session)
         self.ledger.series_jobs.delete([*helper_ids(job), history_id(job), *(each["_id"] for each in backfills)], session)
+        self.backfills.delete(self._ordered_for(document, {}, session), session)
         return backfills
 
     def list_others(self, document: Document, session: ClientSession) -> list[str]:
@@ -119,12 +146,19 @@ class SeriesUpkeep:
         if document["kind"] != JobKind.LIVE:
             return
         job = Job.from_document(document)
-        backfills = self._backfills_of(job, session)
-        self.ledger.series_jobs.move(
-            [*helper_ids(job), *(each["_id"] for each in backfills)], before.value, after.value, session
-        )
-        for backfill in backfills if after is JobStatus.PAUSED else ():
-            self._leave(backfill, session)
+        history = self.ledger.series_jobs.read(history_id(job), session)
+        ids = [*helper_ids(job), history_id(job)]
+        self.ledger.series_jobs.move(ids, before.value, after.value, session)
+        if history is not None and after is JobStatus.PAUSED:
+            self.leave(history, session)
+
+    def _ordered_for(self, document: Document, condition: Document, session: ClientSession) -> list[str]:
+        """Ids of the backfills that were ordered for a live job, those that meet the condition."""
+        job = Job.from_document(document)
+        if job.kind is not JobKind.LIVE:
+            return []
+        found = self.backfills.list_of({**series_fields(job), "connector_id": job.connector_id, **condition}, session)
+        return [str(each["_id"]) for each in found]
 
     def _backfills_of(self, job: Job, session: ClientSession) -> list[Document]:
         """Of a live job: its history job, and the parts of backfills that were ordered by its connector."""
@@ -133,7 +167,7 @@ class SeriesUpkeep:
         keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
         return [each for each in keeping if each["_id"] == history_id(job) or _is_ordered_by(each, job)]
 
-    def _leave(self, document: Document, session: ClientSession) -> None:
+    def leave(self, document: Document, session: ClientSession) -> None:
         """A backfill that is not done stores nothing more, for now or ever."""
         if document["kind"] == JobKind.BACKFILL and document["status"] != JobStatus.DONE:
             job = Job.from_document(document)

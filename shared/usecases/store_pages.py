@@ -12,7 +12,7 @@ from pymongo.errors import BulkWriteError
 from shared.deadline import ServerClock
 from shared.domain.candles import PRICE_COLUMNS, CandleBatch, FloatArray
 from shared.domain.indicators import IndicatorSpec, cumulative_fields
-from shared.domain.jobs import Job, JobKind, run_id_of, to_datetime, to_ms
+from shared.domain.jobs import Job, JobKind, JobStatus, run_id_of, to_datetime, to_ms
 from shared.domain.timeframes import IntArray
 from shared.errors import StorageUnavailable
 from shared.stores.candles import CandleStore, Series
@@ -39,6 +39,10 @@ class TailMoved(Exception):
     def __init__(self, epoch: int) -> None:
         super().__init__(epoch)
         self.epoch = epoch
+
+
+class StoppedMeanwhile(Exception):
+    """The job is a backfill that was paused: the page at hand is not stored."""
 
 
 @dataclass(slots=True)
@@ -150,13 +154,14 @@ class PageWriter:
         return Change(page[differs], {}, is_stored[differs], _at(known, page.open_ms[is_revised]))
 
     def store(
-        self, change: Change, settled: Settled, cursor_ms: int | None, begins_ms: int | None, passed_count: int = 0
+        self, change: Change, settled: Settled, cursor_ms: int | None, begins_ms: int | None, asked_count: int = 0
     ) -> str:
         """Land the change, the cursor and the ledger in one transaction. Returns the job's status as it now is.
 
-        `passed_count`: so many intervals more than their pages hold were passed at once.
+        `asked_count`: so many intervals were asked for, without those that were passed at once.
 
         Raises:
+            StoppedMeanwhile: it is a backfill that is not to go on; nothing was written.
             LeaseLost: nothing was written.
             StorageUnavailable: nothing was written, or it is not known (the cursor in the database tells the next run).
         """
@@ -167,10 +172,11 @@ class PageWriter:
                 self.fence,
                 cursor=None if cursor_ms is None else to_datetime(cursor_ms),
                 begins_at=None if begins_ms is None else to_datetime(begins_ms),
-                added={"candles": change.new_count, "revisions": change.revised_count, "passed": passed_count},
+                added={"candles": change.new_count, "revisions": change.revised_count, "asked": asked_count},
                 lease_ms=self.lease_ms,
                 session=session,
             )
+            check_goes_on(self.job, after)
             self.land(change, settled, after, session)
             self.note_begins(begins_ms, session)
             return str(after["status"])
@@ -342,6 +348,12 @@ class PageWriter:
             self.totals.enrichment_error = f"{type(exc).__name__}: {exc}"
             event("enrichment_failed", "ERROR", job_id=self.job.job_id, error=str(exc))
             return {}
+
+
+def check_goes_on(job: Job, after: Document) -> None:
+    """A backfill that was stopped stores nothing more, not even the page at hand. Raises StoppedMeanwhile."""
+    if job.kind is JobKind.BACKFILL and after["status"] not in (JobStatus.ACTIVE, JobStatus.DONE):
+        raise StoppedMeanwhile
 
 
 def _with_change(write: Callable[[ClientSession, Change], T], change: Change, session: ClientSession) -> T:

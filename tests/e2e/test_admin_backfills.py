@@ -64,6 +64,7 @@ def test_a_dry_run_tells_what_it_would_cost_and_makes_nothing(live: AdminApi) ->
                 "last_ts": None,
                 "wanted": 3 * DAY,
                 "left": 3 * DAY,
+                "lease_until": None,
                 "last_error": None,
             }
         ],

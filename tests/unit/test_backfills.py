@@ -10,14 +10,14 @@ from shared.domain.backfills import (
     WORKERS_MAX,
     Bound,
     LimitRoom,
+    PartPace,
     decide_workers,
     estimate,
     eta_seconds,
+    pace_per_s,
     split_range,
-    status_of,
     workers_of_use,
 )
-from shared.domain.jobs import JobStatus
 from shared.domain.rates import RateWindow
 from shared.domain.timeframes import MINUTE_MS, TIMEFRAMES
 from shared.domain.windows import GapPlan
@@ -82,16 +82,18 @@ def test_workers() -> None:
     assert workers_of_use(3, 6, [LimitRoom(BINANCE, 6_000, 0.0)]) == 3
 
 
-def test_the_eta_follows_the_pace_once_there_is_one() -> None:
-    assert eta_seconds(0, 10, 1, 5.0) == 0.0
-    assert eta_seconds(100, 10, PACE_MS_MIN - 1, 5.0) == 5.0
-    assert eta_seconds(100, 50, 10_000, 5.0) == 20.0
-    assert eta_seconds(100, 0, 10_000, None) is None
+def test_the_eta_follows_the_pace_of_late_once_there_is_one() -> None:
+    assert eta_seconds([PartPace(0, None, 0)], 5.0) == 0.0
+    assert eta_seconds([PartPace(100, None, 0)], 5.0) == 5.0
+    assert eta_seconds([PartPace(100, 0.0, 0)], None) is None
+    assert eta_seconds([PartPace(100, 5.0, 0)], 5.0) == 20.0
+    assert eta_seconds([PartPace(100, 5.0, 0), PartPace(200, 10.0, 0), PartPace(0, None, 0)], 5.0) == 20.0
+    assert pace_per_s(10, PACE_MS_MIN - 1) is None
+    assert pace_per_s(50, 10_000) == 5.0
 
 
-def test_a_backfill_is_in_error_if_one_part_is_and_done_when_all_are() -> None:
-    done, active, paused, error = JobStatus.DONE, JobStatus.ACTIVE, JobStatus.PAUSED, JobStatus.ERROR
-    assert status_of([done, error, active]) is error
-    assert status_of([done, active, paused]) is active
-    assert status_of([done, paused]) is paused
-    assert status_of([done, done]) is done
+def test_what_a_silent_worker_has_left_waits_for_its_lease() -> None:
+    silent = PartPace(100, 5.0, 40_000)
+    assert eta_seconds([silent, PartPace(100, 5.0, 0)], 5.0) == 60.0
+    assert eta_seconds([PartPace(100, 5.0, 1_000), PartPace(900, 5.0, 0)], 5.0) == 100.0
+    assert eta_seconds([PartPace(0, 5.0, 40_000), PartPace(100, 5.0, 0)], 5.0) == 10.0
