@@ -157,9 +157,10 @@ class BackfillStore:
         return list(self._collection.find(condition).sort("decided_at", ASCENDING).limit(limit))
 
     def end(self, backfill_id: str, status: BackfillStatus, parts: Sequence[Document], session: ClientSession) -> None:
-        """It is done or cancelled, with these summaries of its parts (`summarize_part`). What was cancelled is not done."""
+        """It is done or cancelled, with these summaries of its parts (`summarize_part`). What is cancelled is never done."""
+        other = {} if status is BackfillStatus.CANCELLED else {"status": {"$ne": BackfillStatus.CANCELLED.value}}
         self._collection.update_one(
-            {"_id": backfill_id, "ended_at": None},
+            {"_id": backfill_id, "ended_at": None, **other},
             {
                 "$set": {"status": status.value, "is_carried_out": True, "parts": list(parts)},
                 "$inc": {"revision": 1},

@@ -14,7 +14,7 @@ from pymongo.client_session import ClientSession
 
 from shared.domain.backfills import BackfillStatus
 from shared.domain.jobs import JobStatus, to_datetime
-from shared.errors import Conflict, NotFound
+from shared.errors import Conflict, NotFound, PlatformError
 from shared.stores.alerts import AlertStore
 from shared.stores.audit_log import AuditLog
 from shared.stores.backfills import BackfillStore, summarize_part
@@ -106,15 +106,22 @@ class BackfillSteering:
         before = to_datetime(self.database.server_now_ms() - LEFT_MS)
         found = self.backfills.list_not_carried_out(before, LEFT_MAX)
         for document in found:
-            self.carry_out(document["_id"])
-            event("backfill_carried_out", "NOTICE", backfill_id=document["_id"], status=document["status"])
+            facts = {"backfill_id": document["_id"], "status": document["status"]}
+            try:
+                self.carry_out(document["_id"])
+            except PlatformError as exc:
+                # The next tick comes by again; this one has others to serve.
+                event("backfill_not_carried_out", "WARNING", error=exc.message, **facts)
+            else:
+                event("backfill_carried_out", "NOTICE", **facts)
         return len(found)
 
     def _may_resume(self, document: Document, session: ClientSession) -> bool:
-        """An active one may have parts that have failed: to resume it lets them try anew."""
+        """An active one may have parts that have failed, or that version 0.1.0 had paused alone: they go on."""
         if document["status"] != BackfillStatus.ACTIVE:
             return False
-        return any(part["status"] == JobStatus.ERROR for part in self.backfills.list_parts(document["_id"], session))
+        stand_still = (JobStatus.ERROR, JobStatus.PAUSED)
+        return any(part["status"] in stand_still for part in self.backfills.list_parts(document["_id"], session))
 
     def _settle(self, document: Document, session: ClientSession) -> None:
         """What follows for the series, once the parts know."""

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ class Deployment:
 
     urls: Mapping[str, str]
     issuer: Issuer
+    database: str
     # Before anything else was asked, on a database that nobody had prepared.
     first_tick: requests.Response | None = None
 
@@ -161,7 +163,7 @@ def deployment(
     supervisor = Supervisor()
     try:
         supervisor.start(services, HANG_S)
-        started = Deployment({service.name: service.url for service in services}, issuer)
+        started = Deployment({service.name: service.url for service in services}, issuer, database)
         first_tick = started.call("tick", issuer.token("tick"))
         mongo_client[database]["jobs"].delete_many({})
         yield replace(started, first_tick=first_tick)
@@ -220,6 +222,18 @@ def test_the_scheduler_may_tick(deployment: Deployment) -> None:
     response = deployment.call("tick", deployment.issuer.token("tick"))
     assert response.status_code == 200, response.text
     assert response.json() == {"passes": 1, "claimed": 0, "started": 0, "given_back": 0}
+
+
+def test_the_tick_carries_out_what_somebody_who_died_has_decided(
+    deployment: Deployment, mongo_client: MongoClient[dict[str, Any]]
+) -> None:
+    database = mongo_client[deployment.database]
+    decided = {"status": "paused", "revision": 2, "is_carried_out": False, "decided_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    database["backfills"].insert_one({"_id": "b", **decided})
+    assert deployment.call("tick", deployment.issuer.token("tick")).status_code == 200
+    found = database["backfills"].find_one_and_delete({"_id": "b"})
+    assert found is not None
+    assert found["is_carried_out"]
 
 
 def test_the_tick_may_start_a_run(deployment: Deployment) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.model.backfills import Backfills
 from tests.model.leases import Leases
 from tests.model.limiter import OVER, Limiter
 from tests.model.protocol import Protocol
@@ -56,6 +57,10 @@ def test_workers_that_need_the_limiter_for_each_page() -> None:
     assert_holds(Protocol(Leases(slots=2, jobs=1, pages=2, faults=1, asks=True), NARROW), 55_500)
 
 
+def test_a_backfill_that_two_decide_on_while_its_workers_are_at_it() -> None:
+    assert_holds(Backfills(), 19_500)
+
+
 def test_a_clock_that_jumps_ahead_is_the_one_thing_the_limiter_does_not_stand() -> None:
     """What docs/limits.md admits. If this begins to hold, the document can promise more."""
     found = search(Limiter(slots=2, limit=1, forward=True))
@@ -80,6 +85,7 @@ def test_the_search_notices_a_dead_end() -> None:
         (Limiter(slots=2, limit=2, period=4, grain=2, want_max=1, wait_max=0), 135_000),
         # Entries stand at the end of a grain only: anywhere in it, as 0.1.0 had them, they would make 698,013 states of this.
         (Limiter(slots=2, limit=2, period=4, grain=2, want_max=1, back=0), 388_000),
+        (Backfills(parts=2, pages=2, deciders=3, decisions=3), 286_000),
         (Protocol(Leases(slots=3, jobs=2, pages=1, faults=1, asks=True), NARROW), 315_000),
         (Protocol(Leases(slots=2, jobs=2, pages=2, faults=1, asks=True), NARROW), 570_000),
     ],
@@ -90,6 +96,7 @@ def test_the_search_notices_a_dead_end() -> None:
         "three askers",
         "grains, clocks back",
         "grains, waits",
+        "a backfill",
         "all together, three processes",
         "all together, two pages",
     ],

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.model.backfills import AGREE, LANDED, Backfills
 from tests.model.leases import CANDLES, RECORD, STALE, TAKEN, TWICE, Leases
 from tests.model.limiter import KNOWN, OVER, Limiter
 from tests.model.search import NO_WAY_ON, Model, search
@@ -26,6 +27,10 @@ def jobs(bug: str) -> Leases:
 
 def limiter(bug: str, size: Any = ONE) -> Limiter:
     return Limiter(**size, bugs=frozenset({bug}))
+
+
+def backfill(bug: str) -> Backfills:
+    return Backfills(bugs=frozenset({bug}))
 
 
 SEEDED: list[tuple[Model[Any], str]] = [
@@ -67,6 +72,12 @@ SEEDED: list[tuple[Model[Any], str]] = [
     (limiter("arrived when booked"), OVER),
     (limiter("arrived when sent"), OVER),
     (limiter("rounded down", GRAINS), OVER),
+    (backfill("the page at hand lands"), LANDED),
+    (backfill("answered before the parts are told"), LANDED),
+    (backfill("what is told late counts"), AGREE),
+    (backfill("settled whatever is decided"), AGREE),
+    (backfill("ends take no turns"), AGREE),
+    (backfill("nobody carries out what is left"), NO_WAY_ON),
 ]
 
 
