@@ -21,8 +21,9 @@ from shared.domain.indicators import INDICATORS_MAX
 from shared.domain.job_ranges import LOOKS_LIKE_SECONDS
 from shared.domain.jobs import PRIORITIES, JobKind, JobStatus, to_datetime, to_ms
 from shared.errors import InvalidRequest
-from shared.usecases.manage_jobs import JobChanges, NewJob
+from shared.usecases.manage_jobs import JobChanges
 from shared.usecases.plan_backfills import BackfillOrder
+from shared.usecases.plan_jobs import NewJob
 from shared.usecases.read_candles import CandleRequest
 
 PAGE_DEFAULT: Final = 100

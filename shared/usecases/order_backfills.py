@@ -24,8 +24,9 @@ from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document
 from shared.stores.jobs import JobStore
 from shared.usecases.keep_ledger import SeriesLedger
-from shared.usecases.manage_jobs import JobManager, NewJob, plan_job
+from shared.usecases.manage_jobs import JobManager
 from shared.usecases.plan_backfills import BackfillOrder, BackfillPlan, BackfillPlanner, check_others
+from shared.usecases.plan_jobs import NewJob, plan_job
 from shared.usecases.record_changes import Author, record_change
 from shared.usecases.series_jobs import series_fields
 from shared.usecases.steer_backfills import BackfillSteering

@@ -12,7 +12,8 @@ from shared.domain.coverage import TRIES_MAX
 from shared.domain.indicators import DEFAULT_INDICATORS, IndicatorSpec, resolve_indicators
 from shared.domain.jobs import Job, to_datetime, to_ms
 from shared.domain.timeframes import MINUTE_MS
-from shared.usecases.manage_jobs import JobChanges, NewJob
+from shared.usecases.manage_jobs import JobChanges
+from shared.usecases.plan_jobs import NewJob
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, make_platform, run_once, run_until_caught_up, stored_documents

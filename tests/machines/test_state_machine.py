@@ -20,7 +20,8 @@ from shared.errors import LeaseLost, RequestRejected
 from shared.stores.job_leases import Claim, DueJob
 from shared.usecases.grants import LATE_GRANTS_MAX
 from shared.usecases.instance_limiter import InstanceLimiter
-from shared.usecases.manage_jobs import JobChanges, NewJob
+from shared.usecases.manage_jobs import JobChanges
+from shared.usecases.plan_jobs import NewJob
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import claim
