@@ -21,6 +21,7 @@ from shared.domain.indicators import INDICATORS_MAX
 from shared.domain.job_ranges import LOOKS_LIKE_SECONDS
 from shared.domain.jobs import PRIORITIES, JobKind, JobStatus, to_datetime, to_ms
 from shared.errors import InvalidRequest
+from shared.stores.jobs import NO_TASK
 from shared.usecases.manage_jobs import JobChanges
 from shared.usecases.plan_backfills import BackfillOrder
 from shared.usecases.plan_jobs import NewJob
@@ -215,17 +216,20 @@ class PageQuery(_Query):
 
 
 class JobsQuery(PageQuery):
-    """A page of the jobs that match all filters given."""
+    """A page of the jobs that match all filters given: those that people have made, and with `include=tasks` all."""
 
+    include: Literal["tasks"] | None = None
     connector_id: Text | None = None
     status: JobStatus | None = None
     kind: JobKind | None = None
     symbol: Text | None = None
     timeframe: Text | None = None
 
-    def condition(self) -> dict[str, str]:
-        """The filters as fields of a document."""
-        return self.model_dump(mode="json", exclude_none=True, exclude={"limit", "cursor"})
+    def condition(self) -> dict[str, Any]:
+        """As a query of documents. Who asks for a kind that a series makes for itself wants its tasks."""
+        filters = self.model_dump(mode="json", exclude_none=True, exclude={"limit", "cursor", "include"})
+        has_tasks = self.include is not None or self.kind in (JobKind.REPAIR, JobKind.ENRICH)
+        return filters if has_tasks else {**filters, **NO_TASK}
 
 
 class DeleteJobQuery(_Query):

@@ -254,13 +254,7 @@ class Platform:
             helpers=self.helpers,
             planner=RunPlanner(self.database, self.leases, self.ledger, self.helpers, settings.lease_ms),
             enricher=SeriesEnricher(
-                self.database,
-                self.series_jobs,
-                self.connectors,
-                self.leases,
-                self.candles,
-                spec_lists,
-                settings.lease_ms,
+                self.database, self.series_jobs, self.connectors, self.leases, self.candles, spec_lists, settings.lease_ms
             ),
             revisions=self.revisions,
             runs=self.runs,

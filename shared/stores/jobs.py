@@ -9,13 +9,21 @@ from pymongo import ASCENDING, ReturnDocument
 from pymongo.client_session import ClientSession
 from pymongo.errors import DuplicateKeyError
 
-from shared.domain.jobs import to_datetime
+from shared.domain.jobs import JobKind, to_datetime
 from shared.errors import Conflict, NotFound, PreconditionFailed
 from shared.stores.database import Database, Document
 from shared.stores.retired_totals import RetiredTotals
 
 COLLECTION: Final = "jobs"
 LIST_MAX: Final = 500
+# Jobs that people have made, not those that a series makes for itself, nor the parts of backfills.
+NO_TASK: Final[Document] = {
+    "$nor": [
+        {"kind": {"$in": [JobKind.REPAIR.value, JobKind.ENRICH.value]}},
+        {"backfill_id": {"$exists": True}},
+        {"_id": {"$regex": ":history$"}},
+    ]
+}
 
 
 class JobStore:
@@ -86,6 +94,13 @@ class JobStore:
     def count(self, condition: Document, session: ClientSession | None = None) -> int:
         """How many jobs match."""
         return self._collection.count_documents(condition, session=session)
+
+    def count_uses(self, connector_id: str, session: ClientSession) -> dict[str, int]:
+        """What uses a connector: `job`s that people have made, `backfill`s, and `task`s of series beside them."""
+        found = list(self._collection.find({"connector_id": connector_id}, {"backfill_id": 1, "kind": 1}, session=session))
+        jobs = self._collection.count_documents({"connector_id": connector_id, **NO_TASK}, session=session)
+        parts = [document["backfill_id"] for document in found if "backfill_id" in document]
+        return {"job": jobs, "backfill": len(set(parts)), "task": len(found) - jobs - len(parts)}
 
     def update(self, job_id: str, revision: int | None, changes: Document, session: ClientSession) -> Document:
         """Set fields under an expected revision (None: whatever it is); returns the new document.

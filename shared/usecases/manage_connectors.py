@@ -1,6 +1,6 @@
 """Make, change, pause, resume and delete connectors, each change with its audit entry in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -120,10 +120,8 @@ class ConnectorManager:
             # A job cannot be made between the counting and the removal.
             self.holds.exclude(connector_id, session)
             before = self.connectors.get_to_edit(connector_id, session)
-            count = self.jobs.count({"connector_id": connector_id}, session)
-            if count:
-                used = "1 job uses" if count == 1 else f"{count} jobs use"
-                raise Conflict(f"{used} connector {connector_id}; delete what does first", connector_id=connector_id)
+            if uses := _told(self.jobs.count_uses(connector_id, session)):
+                raise Conflict(f"{uses} connector {connector_id}; delete what does first", connector_id=connector_id)
             self.holds.leave(connector_id, self.connectors.delete(connector_id, revision, session), session)
             self._record(author, "delete", connector_id, before, None, session)
 
@@ -219,3 +217,11 @@ def check_windows(document: Document, spec: ExchangeSpec) -> None:
 def _only_editable(fields: Document) -> Document:
     assert set(fields) <= EDITABLE_FIELDS, f"not for people to set: {sorted(set(fields) - EDITABLE_FIELDS)}"
     return fields
+
+
+def _told(uses: Mapping[str, int]) -> str:
+    """`2 jobs and 1 backfill use`; the tasks of series go with what people have made, and are named where nothing else is."""
+    made = {name: count for name, count in uses.items() if count and name != "task"}
+    named = made or {name: count for name, count in uses.items() if count}
+    listed = " and ".join(f"{count} {name}" if count == 1 else f"{count} {name}s" for name, count in named.items())
+    return f"{listed} {'uses' if list(named.values()) == [1] else 'use'}" if named else ""

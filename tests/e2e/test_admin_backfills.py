@@ -69,7 +69,7 @@ def test_a_dry_run_tells_what_it_would_cost_and_makes_nothing(live: AdminApi) ->
             }
         ],
     }
-    assert live.get("/v1/jobs?kind=backfill")["items"] == []
+    assert live.get("/v1/jobs?kind=backfill&include=tasks")["items"] == []
     assert live.get(f"/v1/jobs/{LIVE_ID}/backfills")["items"] == []
 
 
@@ -181,6 +181,41 @@ def test_holes_that_an_order_leaves_are_told(live: AdminApi, exchange_simulator:
     assert holes("03", "05") == [{"from": "2024-01-05T00:00:00.000Z", "to": "2024-01-07T00:00:00.000Z"}, rest]
 
 
+def test_what_a_series_makes_for_itself_is_listed_when_it_is_asked_for(live: AdminApi) -> None:
+    now_ms = live.platform.database.server_now_ms() // MINUTE_MS * MINUTE_MS
+    live.add_job(symbol="ETH/USDT", start_at=now_ms - 10 * DAY * MINUTE_MS)
+    assert run_once(live.platform, "binance:ETH-USDT:1m").outcome.value == "caught_up"
+    order(live, workers=2)
+    made, tasks = {LIVE_ID, "binance:ETH-USDT:1m"}, {f"{ID}:1", f"{ID}:2", "binance:ETH-USDT:1m:history"}
+    assert {job["id"] for job in live.get("/v1/jobs")["items"]} == made
+    assert {job["id"] for job in live.get("/v1/jobs?include=tasks")["items"]} == made | tasks
+    assert live.get("/v1/jobs?kind=backfill")["items"] == []
+    pages = [live.get("/v1/jobs?include=tasks&limit=3")]
+    pages.append(live.get(f"/v1/jobs?include=tasks&limit=3&cursor={pages[0]['next_cursor']}"))
+    assert [len(page["items"]) for page in pages] == [3, 2]
+    assert live.call("GET", "/v1/jobs?include=all", role="viewer").status_code == 400
+
+
+def test_a_connector_that_is_in_use_says_by_what_people_have_made(live: AdminApi) -> None:
+    order(live, workers=2)
+    for job_id in chunk_ids(live):
+        run_once(live.platform, job_id)
+
+    def refusal() -> str:
+        response = live.call("DELETE", "/v1/connectors/binance")
+        assert response.status_code == 409
+        return str(response.json["detail"]).split(" connector ")[0]
+
+    assert refusal() == "1 job and 1 backfill use"
+    assert live.call("DELETE", f"/v1/backfills/{ID}", role="operator").status_code == 204
+    assert refusal() == "1 job uses"
+    live.add_job(symbol="ETH/USDT")
+    assert refusal() == "2 jobs use"
+    for job_id in (LIVE_ID, "binance:ETH-USDT:1m"):
+        assert live.call("DELETE", f"/v1/jobs/{job_id}").status_code == 204
+    assert live.call("DELETE", "/v1/connectors/binance").status_code == 204
+
+
 def test_what_a_live_job_passes_over_is_a_backfill_like_others(live: AdminApi) -> None:
     """Ten days of minutes: the newest page at once, the rest by the history job."""
     now_ms = live.platform.database.server_now_ms()
@@ -220,7 +255,7 @@ def test_a_wrong_order_is_refused_with_the_field_that_is_wrong(live: AdminApi, b
     for is_dry in ({}, {"dry_run": True}):
         response = live.call("POST", PATH, {**is_dry, **body}, role="operator")
         assert (response.status_code, fields_of(response)) == (400, [field]), response.text
-    assert live.get("/v1/jobs?kind=backfill")["items"] == []
+    assert live.get("/v1/jobs?kind=backfill&include=tasks")["items"] == []
 
 
 def test_two_orders_of_the_same_intervals_are_not_taken_at_once(live: AdminApi) -> None:
@@ -305,7 +340,7 @@ def test_an_order_for_a_job_that_is_deleted_meanwhile_is_not_taken(live: AdminAp
 
     monkeypatch.setattr(planner, "plan", overtaken)
     assert live.call("POST", PATH, ORDER, role="operator").status_code == 404
-    assert live.get("/v1/jobs")["items"] == []
+    assert live.get("/v1/jobs?include=tasks")["items"] == []
 
 
 def test_of_orders_that_come_at_once_only_one_is_taken(live: AdminApi) -> None:
@@ -321,7 +356,7 @@ def test_of_orders_that_come_at_once_only_one_is_taken(live: AdminApi) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         assert sum(pool.map(take, shifted)) == 1
-    assert len(live.get("/v1/jobs?kind=backfill")["items"]) == 1
+    assert len(live.get("/v1/jobs?kind=backfill&include=tasks")["items"]) == 1
 
 
 def test_who_may_not_order_and_what_is_not_there(live: AdminApi) -> None:

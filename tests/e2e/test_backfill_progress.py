@@ -43,7 +43,7 @@ def test_a_backfill_can_be_paused_resumed_and_cancelled(live: AdminApi, exchange
     assert (cancelled["candles"], cancelled["share"]) == (paused["candles"], paused["share"])
     assert resumed["created_at"] < cancelled["finished_at"]
     assert [each["id"] for each in live.get(f"/v1/jobs/{LIVE_ID}/backfills")["items"]] == [ID]
-    assert live.get("/v1/jobs?kind=backfill")["items"] == []
+    assert live.get("/v1/jobs?kind=backfill&include=tasks")["items"] == []
     for verb in ("pause", "resume"):
         refused = live.call("POST", f"/v1/backfills/{ID}/{verb}", role="operator")
         assert (refused.status_code, "is cancelled" in refused.json["detail"]) == (409, True)
@@ -120,7 +120,7 @@ def test_a_backfill_at_full_speed_can_be_paused_and_cancelled(
         assert set(live.platform.database.collection("job_runs").distinct("outcome", ended_since)) <= {"paused"}
         # Not even the pages that were at hand.
         assert candles.count_documents({}) == count
-        assert {job["status"] for job in live.get("/v1/jobs?kind=backfill")["items"]} == {"paused"}
+        assert {job["status"] for job in live.get("/v1/jobs?kind=backfill&include=tasks")["items"]} == {"paused"}
 
         assert live.call("POST", f"{path}/resume", role="operator").status_code == 200
         running = [pool.submit(work_on, live.platform, job_id) for job_id in ids]
@@ -141,7 +141,7 @@ def test_a_live_job_takes_its_backfills_along(live: AdminApi) -> None:
     assert live.get(f"/v1/backfills/{ID}")["status"] == "active"
     assert live.call("DELETE", f"/v1/jobs/{LIVE_ID}", headers={"If-Match": f'"{revision + 2}"'}).status_code == 204
     assert live.get(f"/v1/backfills/{ID}")["status"] == "cancelled"
-    assert live.get("/v1/jobs?kind=backfill")["items"] == []
+    assert live.get("/v1/jobs?kind=backfill&include=tasks")["items"] == []
 
 
 def test_a_backfill_that_was_paused_by_itself_stays_so_when_its_live_job_goes_on(live: AdminApi) -> None:
@@ -286,7 +286,7 @@ def test_with_its_candles_a_live_job_takes_its_backfills_along(live: AdminApi) -
     order(live, **{"from": "2024-01-10T00:00:00Z"}, to="2024-01-11T00:00:00Z")
     assert live.call("DELETE", f"/v1/jobs/{LIVE_ID}?candles=delete").status_code == 204
     assert stored_documents(live.platform, "binance", "BTC/USDT", "1m") == []
-    assert live.get("/v1/jobs")["items"] == []
+    assert live.get("/v1/jobs?include=tasks")["items"] == []
     # What somebody has made by hand stands in the way, and is named.
     live.add_job()
     own = live.add_job(start_at="2024-01-01T00:00:00Z", end_at="2024-01-02T00:00:00Z")["id"]
