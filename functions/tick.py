@@ -21,6 +21,7 @@ def _tick(platform: Platform, request: Request) -> Response:
     trigger = f"schedule {scheduled[:40]}" if scheduled else "manual tick"
     platform.values_renewal.step()
     platform.backfill_steering.carry_out_left()
+    platform.job_manager.finish_deletions_left()
     report = platform.dispatcher.run(trigger)
     return respond(
         {

@@ -3,6 +3,7 @@
 Claims and the writes of runs are in job_leases.py, sums over all jobs in job_summaries.py.
 """
 
+from datetime import datetime
 from typing import Any, Final
 
 from pymongo import ASCENDING, ReturnDocument
@@ -59,6 +60,9 @@ class JobStore:
         self._collection.create_index([("exchange", ASCENDING), ("symbol", ASCENDING), ("timeframe", ASCENDING)], name="series")
         self._collection.create_index(
             [("backfill_id", ASCENDING)], name="backfill", partialFilterExpression={"backfill_id": {"$exists": True}}
+        )
+        self._collection.create_index(
+            [("updated_at", ASCENDING)], name="retiring", partialFilterExpression={"is_retiring": True}
         )
         self._collection.create_index(
             [("lock.expires_at", ASCENDING), ("connector_id", ASCENDING)],
@@ -159,6 +163,11 @@ class JobStore:
             [{"$set": {"next_run_at": {"$min": ["$next_run_at", "$$NOW"]}}}],
         )
         return result.modified_count
+
+    def list_retiring(self, before: datetime, limit: int) -> list[str]:
+        """Ids of jobs that were retired before that time."""
+        condition = {"is_retiring": True, "updated_at": {"$lt": before}}
+        return [document["_id"] for document in self._collection.find(condition, {"_id": 1}).limit(limit)]
 
     def retire(self, job_id: str, revision: int | None, session: ClientSession) -> Document:
         """Back to the beginning, paused and under a new fence: a run on its way can write nothing more, and none begins.

@@ -1,6 +1,7 @@
 """Make, change, run, pause, resume and delete jobs, each change with its audit entry in one transaction."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,7 +9,7 @@ from pymongo.client_session import ClientSession
 
 from shared.domain.connectors import Connector
 from shared.domain.indicators import resolve_indicators
-from shared.domain.jobs import Job, JobStatus
+from shared.domain.jobs import Job, JobStatus, to_datetime
 from shared.domain.slots import pause_ledger, resume_ledger
 from shared.errors import Conflict, InvalidRequest, NotFound
 from shared.exchanges.catalog import load_spec
@@ -19,6 +20,7 @@ from shared.stores.connector_holds import ConnectorHolds
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document
 from shared.stores.jobs import JobStore
+from shared.telemetry import event
 from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.plan_jobs import NewJob, plan_end, plan_indicator_fields, plan_job
 from shared.usecases.record_changes import Author, record_change
@@ -28,6 +30,9 @@ from shared.usecases.steer_backfills import BackfillSteering
 
 # Each look at a series' ledger reads all its jobs.
 SERIES_JOBS_MAX: Final = 200
+# A deletion that is not finished after this long was somebody's who is gone. Of these so many at each tick.
+LEFT_MS: Final = 10_000
+LEFT_MAX: Final = 20
 # So many of the jobs that stand in the way are named.
 JOBS_NAMED_MAX: Final = 5
 
@@ -108,7 +113,7 @@ class JobManager:
             raise InvalidRequest("nothing to change: the body is empty")
 
         def write(session: ClientSession) -> Document:
-            before = self.jobs.get(job_id, session)
+            before = self._get_to_edit(job_id, session)
             if changes.end_ms is not None:
                 refuse_chunk(before, "order another backfill for what is behind it")
             moved = {} if changes.end_ms is None else plan_end(before, changes.end_ms)
@@ -127,66 +132,92 @@ class JobManager:
     def delete(self, job_id: str, revision: int | None, author: Author, *, with_candles: bool) -> None:
         """Remove a job; a run on its way can write nothing more. The candles stay unless they are to go too.
 
-        Candles go before their job does: were it the other way round, a job made again meanwhile would lose its first ones and
-        not know it. Who is cut off in between leaves a paused job without candles, to be deleted again or resumed.
+        With its candles it is one decision, which stands once it is made, whoever else changes the job (`finish_deletion`).
 
         Raises:
             Conflict: the candles are to go, but another job keeps the same series.
-            NotFound, PreconditionFailed.
+            NotFound, PreconditionFailed: nothing was changed.
         """
-        if with_candles:
-            revision = self._drop_candles(job_id, revision, author)
 
-        verb = "delete_with_candles" if with_candles else "delete"
-
-        def write(session: ClientSession) -> None:
+        def write(session: ClientSession) -> bool:
             document = self.jobs.get(job_id, session)
             refuse_chunk(document, "cancel that")
-            self.delete_within(document, author, session, revision, verb)
+            if document.get("is_retiring"):
+                return True
+            if with_candles:
+                self._retire(document, revision, author, session)
+            else:
+                self.delete_within(document, author, session, revision)
+            return with_candles
 
-        self.database.transact(write)
+        if self.database.transact(write):
+            self.finish_deletion(job_id)
 
-    def delete_within(
-        self, document: Document, author: Author, session: ClientSession, revision: int | None = None, verb: str = "delete"
-    ) -> None:
+    def finish_deletion(self, job_id: str) -> None:
+        """Let the candles of a job go that was decided to go with them, then the job.
+
+        Were it the other way round, a job made again meanwhile would lose its first candles and not know it.
+        """
+        document = self.jobs.get(job_id)
+        series = Series(document["exchange"], document["symbol"], document["timeframe"])
+        self.candles.drop(series)
+        # Instances that have seen the collection do not ask again; it must not come back unclustered.
+        self.candles.ensure_collection(series)
+
+        def write(session: ClientSession) -> None:
+            retired = self.jobs.get(job_id, session)
+            self.jobs.delete(job_id, None, session)
+            self.upkeep.on_delete(retired, session)
+            self._resolve_alerts(job_id, session)
+
+        # Another one that finishes it at the same time has done all of this.
+        with suppress(NotFound):
+            self.database.transact(write)
+
+    def finish_deletions_left(self) -> None:
+        """Those whose author has died after the decision."""
+        before = to_datetime(self.database.server_now_ms() - LEFT_MS)
+        for job_id in self.jobs.list_retiring(before, LEFT_MAX):
+            with suppress(NotFound):
+                self.finish_deletion(job_id)
+            event("deletion_finished", "NOTICE", job_id=job_id)
+
+    def delete_within(self, document: Document, author: Author, session: ClientSession, revision: int | None = None) -> None:
         """Remove a job and what it takes along, and leave its candles, in a transaction. Raises as `delete`."""
         self.jobs.delete(document["_id"], revision, session)
         for each in (*self.upkeep.on_delete(document, session), document):
-            self._note_gone(each, author, verb, session)
+            self._note_gone(each, author, "delete", session)
 
     def _note_gone(self, document: Document, author: Author, verb: str, session: ClientSession) -> None:
         self._resolve_alerts(document["_id"], session)
         self._record(author, verb, document["_id"], document, None, session)
 
-    def _drop_candles(self, job_id: str, revision: int | None, author: Author) -> int:
-        """Bring the job to where no run is under way and none has been, and drop its candles; returns its new revision."""
+    def _retire(self, before: Document, revision: int | None, author: Author, session: ClientSession) -> None:
+        """Decide that the job goes with its candles: no run is under way from then on, and nothing of the series is known."""
+        # No job of the series is made at the same time, by whichever connector.
+        for connector_id in self.connectors.list_ids(before["exchange"], session):
+            self.holds.exclude(connector_id, session)
+        if others := self.upkeep.list_others(before, session):
+            raise Conflict(
+                f"{', '.join(others[:JOBS_NAMED_MAX])} keep the candles too; delete them first, or leave the candles"
+            )
+        for each in self.upkeep.on_drop(before, session):
+            self._note_gone(each, author, "delete", session)
+        self.jobs.retire(before["_id"], revision, session)
+        self._note_gone(before, author, "delete_with_candles", session)
 
-        def retire(session: ClientSession) -> Document:
-            before = self.jobs.get(job_id, session)
-            refuse_chunk(before, "cancel that")
-            # No job of the series is made at the same time, by whichever connector.
-            for connector_id in self.connectors.list_ids(before["exchange"], session):
-                self.holds.exclude(connector_id, session)
-            if others := self.upkeep.list_others(before, session):
-                raise Conflict(
-                    f"{', '.join(others[:JOBS_NAMED_MAX])} keep the candles too; delete them first, or leave the candles"
-                )
-            for each in self.upkeep.on_drop(before, session):
-                self._note_gone(each, author, "delete", session)
-            return self.jobs.retire(job_id, revision, session)
-
-        retired = self.database.transact(retire)
-        series = Series(retired["exchange"], retired["symbol"], retired["timeframe"])
-        self.candles.drop(series)
-        # Instances that have seen the collection do not ask again; it must not come back unclustered.
-        self.candles.ensure_collection(series)
-        return int(retired["revision"])
+    def _get_to_edit(self, job_id: str, session: ClientSession) -> Document:
+        """Raises NotFound, and Conflict where it is decided that the job goes."""
+        document = self.jobs.get(job_id, session)
+        if document.get("is_retiring"):
+            raise Conflict(f"job {job_id} is being deleted with its candles")
+        return document
 
     def run_now(self, job_id: str, author: Author) -> Document:
         """Make an active job due. Raises NotFound, and Conflict where it is not active."""
 
         def write(session: ClientSession) -> Document:
-            before = self.jobs.get(job_id, session)
+            before = self._get_to_edit(job_id, session)
             after = self.jobs.make_due(job_id, session)
             self._record(author, "run", job_id, before, after, session)
             return after
@@ -203,7 +234,7 @@ class JobManager:
         now_ms = self.database.server_now_ms()
 
         def write(session: ClientSession) -> tuple[Document, list[str]]:
-            before = self.jobs.get(job_id, session)
+            before = self._get_to_edit(job_id, session)
             refuse_chunk(before, "pause that")
             status = before["status"]
             if status == JobStatus.PAUSED and revision in (None, before["revision"]):
@@ -228,7 +259,7 @@ class JobManager:
         now_ms = self.database.server_now_ms()
 
         def write(session: ClientSession) -> tuple[Document, list[str]]:
-            before = self.jobs.get(job_id, session)
+            before = self._get_to_edit(job_id, session)
             refuse_chunk(before, "resume that")
             if before["status"] == JobStatus.ACTIVE and revision in (None, before["revision"]):
                 return before, []
@@ -238,7 +269,6 @@ class JobManager:
                 "status": JobStatus.ACTIVE.value,
                 "attempt": 0,
                 "last_error": None,
-                "is_retiring": False,
                 "pace": None,
                 **resume_ledger(before, now_ms),
             }

@@ -1,6 +1,10 @@
 """A job that is deleted by the admin API: what stays, what goes with it, and in which order, whoever else is at work."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import pytest
+from werkzeug.test import TestResponse
 
 from local_emulator.simulator.process import SimulatorProcess
 from shared.deadline import Deadline
@@ -11,6 +15,7 @@ from shared.usecases.record_changes import Author
 from tests.e2e.admin_api import JOB, AdminApi, fields_of, set_fields
 from tests.factories import claim, run_once
 from tests.overtaking import overtake_write
+from tests.waiting import wait_until
 
 JOB_ID = "binance:BTC-USDT:1m"
 PATH = f"/v1/jobs/{JOB_ID}"
@@ -47,43 +52,98 @@ def test_a_deleted_job_s_run_writes_nothing_more(api: AdminApi) -> None:
     assert api.count("job_runs") == 0
 
 
-def test_candles_are_gone_before_their_job_is(api: AdminApi, exchange_simulator: SimulatorProcess) -> None:
-    """Who is cut off in between leaves a paused job that begins anew; nobody makes another one of the series meanwhile."""
-    api.add_connector()
-    api.add_job(indicators=[])
-    run_once(api.platform, JOB_ID)
-    stored = count_candles(api)
-    assert stored >= 500
-    held = claim_due(api)
-    manager = api.platform.job_manager
-    manager._drop_candles(JOB_ID, None, Author("me", "admin", "test"))
-    with pytest.raises(LeaseLost):
-        api.platform.leases.begin(JOB_ID, held, f"{JOB_ID}#late", 60_000)
-    job = api.get(PATH)
-    assert (job["status"], job["cursor"]["last_ts"]) == ("paused", None)
-    refused = api.call("POST", "/v1/jobs", {**JOB, **RANGE})
-    assert refused.status_code == 409
-    assert "being deleted" in refused.text
-    assert api.call("POST", f"{PATH}/resume").status_code == 200
-    run_once(api.platform, JOB_ID)
-    assert count_candles(api) >= stored
-    assert api.call("DELETE", f"{PATH}?candles=delete").status_code == 204
-    assert count_candles(api) == 0
-    assert api.call("POST", "/v1/jobs", JOB).status_code == 201
+def retire(api: AdminApi) -> None:
+    """The decision, and no more: whoever made it has died."""
+    manager, author = api.platform.job_manager, Author("me", "admin", "test")
+    job = api.platform.jobs.get(JOB_ID)
+    api.platform.database.transact(lambda session: manager._retire(job, None, author, session))
 
 
-def test_a_run_on_its_way_writes_nothing_more_once_its_candles_are_dropped(
-    api: AdminApi, monkeypatch: pytest.MonkeyPatch
+def test_a_deletion_whose_author_has_died_is_finished_by_a_tick_and_nothing_comes_between(
+    api: AdminApi, exchange_simulator: SimulatorProcess
 ) -> None:
     api.add_connector()
     api.add_job(indicators=[])
-    drop = api.platform.job_manager._drop_candles
-    overtake_write(api.platform, monkeypatch, lambda: drop(JOB_ID, None, Author("me", "admin", "test")))
+    run_once(api.platform, JOB_ID)
+    before = api.get(PATH)
+    held = claim_due(api)
+    retire(api)
+    with pytest.raises(LeaseLost):
+        api.platform.leases.begin(JOB_ID, held, f"{JOB_ID}#late", 60_000)
+    assert api.call("POST", "/v1/jobs", {**JOB, **RANGE}).status_code == 409
+    for method, path, body in (
+        ("PATCH", PATH, {"overlap": 3}),
+        ("POST", f"{PATH}/resume", None),
+        ("POST", f"{PATH}/run", None),
+    ):
+        refused = api.call(method, path, body)
+        assert (refused.status_code, "being deleted" in refused.text) == (409, True)
+    api.platform.job_manager.finish_deletions_left()
+    assert api.call("GET", PATH).status_code == 200
+    set_fields(api, JOB_ID, updated_at=to_datetime(0))
+    api.platform.job_manager.finish_deletions_left()
+    assert (api.call("GET", PATH).status_code, count_candles(api)) == (404, 0)
+    entry = api.get("/v1/audit")["items"][0]
+    assert (entry["action"], entry["after"]) == ("job.delete_with_candles", None)
+    # As it was, not as it stood while it was going.
+    assert (entry["before"]["status"], entry["before"]["revision"]) == ("active", before["revision"])
+    assert entry["before"]["cursor"]["last_ts"] is not None
+    assert api.call("POST", "/v1/jobs", JOB).status_code == 201
+
+
+def test_a_deletion_that_was_begun_is_finished_by_asking_again(api: AdminApi) -> None:
+    api.add_connector()
+    for query in ("", "?candles=delete"):
+        api.add_job(indicators=[])
+        run_once(api.platform, JOB_ID)
+        retire(api)
+        assert api.call("DELETE", f"{PATH}{query}").status_code == 204
+        assert (api.call("GET", PATH).status_code, count_candles(api)) == (404, 0)
+    assert api.actions(f"jobs/{JOB_ID}") == ["job.create", "job.delete_with_candles"] * 2
+
+
+def test_a_deletion_with_candles_is_never_half_refused_while_others_patch(api: AdminApi) -> None:
+    """Whoever patches is either before it, or is refused. It was a 412 once, with the candles gone."""
+    api.add_connector()
+    api.add_job(indicators=[])
+    run_once(api.platform, JOB_ID)
+    stop = Event()
+
+    def patch() -> set[int]:
+        seen, number = set(), 0
+        while not stop.is_set():
+            number += 1
+            seen.add(api.call("PATCH", PATH, {"overlap": number % 5}).status_code)
+        return seen
+
+    with ThreadPoolExecutor(3) as pool:
+        patching = [pool.submit(patch) for _ in range(3)]
+        try:
+            wait_until(lambda: api.get(PATH)["revision"] > 3)
+            deleted = wait_until(lambda: _unless_busy(api.call("DELETE", f"{PATH}?candles=delete")))
+        finally:
+            stop.set()
+        seen = set().union(*(each.result() for each in patching))
+    assert deleted.status_code == 204
+    assert seen <= {200, 404, 409, 503}
+    assert (api.call("GET", PATH).status_code, count_candles(api)) == (404, 0)
+    entry = next(each for each in api.get("/v1/audit")["items"] if each["action"] == "job.delete_with_candles")
+    assert entry["before"]["status"] == "active"
+
+
+def _unless_busy(response: TestResponse) -> TestResponse | None:
+    """503 says that the database has others to serve and to try again; nothing was changed."""
+    return None if response.status_code == 503 else response
+
+
+def test_a_run_on_its_way_writes_nothing_more_once_its_job_is_to_go(api: AdminApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.add_connector()
+    api.add_job(indicators=[])
+    overtake_write(api.platform, monkeypatch, lambda: retire(api))
     with pytest.raises(LeaseLost):
         run_once(api.platform, JOB_ID)
     assert (count_candles(api), api.count("job_runs")) == (0, 0)
-    assert api.platform.jobs.get(JOB_ID)["cursor"]["last_ts"] is None
-    assert api.call("DELETE", f"{PATH}?candles=delete").status_code == 204
+    assert api.call("DELETE", PATH).status_code == 204
 
 
 def test_candles_are_not_dropped_while_another_connector_of_the_exchange_gets_a_job_for_them(api: AdminApi) -> None:

@@ -131,7 +131,7 @@ def test_a_live_job_made_again_while_something_was_stale(platform: Platform, sim
     assert_one_pass(platform, (back(9_000), CLOSED_MS))
 
 
-def test_a_page_that_lands_after_its_backfill_was_paused(
+def test_the_page_at_hand_when_a_backfill_is_paused(
     platform: Platform, simulator: SimulatorProcess, live: str, overtake: Overtake
 ) -> None:
     backfill = add_job(platform, start_ms=back(5_000), end_ms=back(500))
@@ -146,7 +146,11 @@ def test_a_page_that_lands_after_its_backfill_was_paused(
     run_once(platform, backfill)
     run_until_caught_up(platform, f"{LIVE}:enrich")
     assert platform.jobs.get(backfill)["status"] == "paused"
-    assert_one_pass(platform, (back(5_000), back(3_000)), (back(500), CLOSED_MS))
+    assert_one_pass(platform, (back(5_000), back(4_000)), (back(500), CLOSED_MS))
+    platform.job_manager.resume(backfill, None, AUTHOR)
+    run_until_caught_up(platform, backfill)
+    run_until_caught_up(platform, f"{LIVE}:enrich")
+    assert_one_pass(platform, (back(5_000), CLOSED_MS))
 
 
 def test_a_backfill_whose_attempts_are_used_up(platform: Platform, simulator: SimulatorProcess, live: str) -> None:
