@@ -1,13 +1,17 @@
 """What is decided of a backfill, on the real mongod: who dies in between, who comes late, and pages that were at hand."""
 
+from contextlib import suppress
 from typing import Any, Final
 
+import numpy as np
 import pytest
 
 from local_emulator.simulator.process import SimulatorProcess
 from shared.domain.backfills import BackfillStatus
+from shared.domain.coverage import BUCKET, Code
 from shared.domain.jobs import to_datetime
-from shared.errors import Conflict
+from shared.domain.timeframes import MINUTE_MS
+from shared.errors import Conflict, NotFound
 from shared.stores.database import Document
 from shared.usecases.adopt_backfills import NAME
 from shared.usecases.plan_backfills import BackfillOrder
@@ -15,6 +19,7 @@ from shared.usecases.record_changes import Author
 from shared.wiring import Platform
 from tests.factories import add_job, make_platform, run_once, run_until_caught_up, stored_documents
 from tests.machines.series_scene import back
+from tests.machines.state_scene import transitions
 from tests.overtaking import overtake_write
 
 SEED: Final = 81
@@ -131,6 +136,62 @@ def test_a_backfill_that_is_ordered_again_has_a_document_of_its_own_time(platfor
     assert again.created_ms > cancelled.created_ms
     with pytest.raises(Conflict, match=ordered):
         platform.backfills.create("binance:BTC-USDT:1m", BackfillOrder(FIRST_MS, END_MS, 1), AUTHOR)
+
+
+DRAWN: Final = transitions("Backfill")
+STATES: Final = ("[*]", "active", "paused", "done", "cancelled")
+LIVE: Final = "binance:BTC-USDT:1m"
+
+
+def bring_to(platform: Platform, backfill_id: str, state: str) -> None:
+    """The backfill, just ordered, to that state; its second part is done in any case."""
+    run_until_caught_up(platform, f"{backfill_id}:2")
+    if state == "done":
+        run_until_caught_up(platform, f"{backfill_id}:1")
+    elif state == "paused":
+        platform.backfills.pause(backfill_id, AUTHOR)
+    elif state in ("cancelled", "[*]"):
+        platform.backfills.cancel(backfill_id, AUTHOR)
+    if state == "[*]":
+        platform.backfills.cancel(backfill_id, AUTHOR)
+
+
+def lose_one(platform: Platform) -> None:
+    """The ledger misses an interval of the range, so that there is something to ask for."""
+    number = FIRST_MS // MINUTE_MS + 5
+    codes = {number // BUCKET: np.zeros(BUCKET, np.uint8)}
+    codes[number // BUCKET][number % BUCKET] = Code.MISSING
+    platform.database.transact(lambda session: platform.ledger.coverage.write(LIVE, codes, session))
+
+
+def move_it(platform: Platform, backfill_id: str, move: str) -> None:
+    """Raises as the move is refused."""
+    if move == "order":
+        lose_one(platform)
+        platform.backfills.create(LIVE, BackfillOrder(FIRST_MS, END_MS, 2), AUTHOR)
+    elif move == "the last part is done":
+        run_until_caught_up(platform, f"{backfill_id}:1")
+    elif move == "forget":
+        platform.backfill_steering.forget(backfill_id, AUTHOR)
+    elif move == "cancel":
+        platform.backfill_steering.decide(backfill_id, BackfillStatus.CANCELLED, AUTHOR)
+    else:
+        {"pause": platform.backfills.pause, "resume": platform.backfills.resume}[move](backfill_id, AUTHOR)
+
+
+def test_the_drawn_backfill_has_the_codes_statuses() -> None:
+    assert {state for state, _ in DRAWN} | set(DRAWN.values()) == set(STATES)
+    assert {status.value for status in BackfillStatus} == set(STATES) - {"[*]"}
+
+
+@pytest.mark.parametrize("move", sorted({move for _, move in DRAWN}))
+@pytest.mark.parametrize("state", STATES)
+def test_a_backfill_moves_as_drawn_and_in_no_other_way(platform: Platform, ordered: str, state: str, move: str) -> None:
+    bring_to(platform, ordered, state)
+    with suppress(Conflict, NotFound, IndexError, ValueError):
+        move_it(platform, ordered, move)
+    found = platform.backfill_store.find(ordered)
+    assert ("[*]" if found is None else found["status"]) == DRAWN.get((state, move), state)
 
 
 def as_version_0_1_0(platform: Platform, backfill_id: str, *part_statuses: str) -> None:
