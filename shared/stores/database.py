@@ -35,7 +35,7 @@ SERVER_SELECTION_TIMEOUT_MS: Final = 5_000
 CONNECTION_IDLE_MS: Final = 90_000
 POOL_WAIT_MS: Final = 5_000
 TRANSACTION_TRIES_MAX: Final = 60
-# All tries of a transaction together: a run keeps time for two of them (fetch_pages.PAGE_RESERVE_MS).
+# All tries of a transaction together: a run keeps time for two of them (send_requests.PAGE_RESERVE_MS).
 TRANSACTION_TIMEOUT_S: Final = 8.0
 COMMIT_TRIES_MAX: Final = 3
 # About what a small transaction takes; doubled with each try, full jitter.

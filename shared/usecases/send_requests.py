@@ -27,8 +27,9 @@ OpenExchange: TypeAlias = Callable[[Connector, Callable[[], int]], ExchangeClien
 FETCH_TRIES_MAX: Final = 3
 RETRY_BASE_MS: Final = 250
 RETRY_CAP_MS: Final = 2_000
-# A page is only begun with this much time left: one slow request and one transaction fit into it.
-PAGE_RESERVE_MS: Final = 20_000
+# A page is only begun with this much time left. It may have to wait for the limit, for a connection and for its answer, and the
+# transactions that store it and end the run may take all the time they have (tests/unit/test_relations.py adds that up).
+PAGE_RESERVE_MS: Final = 31_000
 # Until a page has been timed.
 PAGE_MS_GUESS: Final = 150
 # What the exchange counts more than we do is only worth a write if it is this share of the limit, or if the window is nearly

@@ -48,7 +48,7 @@ NEW: Final = 2_500
 CANDLES: Final = "candles_binance_BTC-USDT_1m"
 # Nothing that was booked is forgotten before the end, so that it can be compared with what arrived.
 WINDOW: Final = (100_000, 3_600_000)
-LEASE_MS: Final = 30_000
+LEASE_MS: Final = 40_000
 RUNS_MAX: Final = 10
 # A run that began but did not end is `lost`, one that did not begin `not_started`; the other two end by themselves.
 OUTCOMES: Final = {"caught_up", "failed", "lost", "not_started"}

@@ -119,7 +119,7 @@ def _run(call: dict[str, Any]) -> int:
         database.TRANSACTION_TIMEOUT_S = TRANSACTION_TIMEOUT_S  # type: ignore[misc]
         database.OPERATION_TIMEOUT_MS, wiring.EXCHANGE_TIMEOUT_S = OPERATION_TIMEOUT_MS, EXCHANGE_TIMEOUT_S  # type: ignore[misc]
         settings = load_settings(
-            mongodb_uri=call["uri"], database=call["database"], candles_database=call["database"], lease_ms=30_000
+            mongodb_uri=call["uri"], database=call["database"], candles_database=call["database"], lease_ms=40_000
         )
         Platform(settings).runner.run(call["job_id"], call["fence"], "test", Deadline.after(DEADLINE_S))
     except LeaseLost:

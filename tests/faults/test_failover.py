@@ -34,7 +34,7 @@ END_MS: Final = NOW_MS // MINUTE_MS * MINUTE_MS
 LIMIT: Final = 240
 PERIOD_MS: Final = 10_000
 DATABASE: Final = "failover"
-LEASE_MS: Final = 30_000
+LEASE_MS: Final = 40_000
 WORKERS: Final = 4
 # Weight that arrives between two disturbances: a third of what the limit allows in ten seconds.
 LOAD: Final = 80
