@@ -55,19 +55,20 @@ class SeriesUpkeep:
             self.helpers.want_enriching(job, min(first_ms, job.start_ms), None, session)
 
     def on_create(self, document: Document, session: ClientSession) -> None:
-        """A job over candles that no job keeps any more: whatever was still to be done for them when the last one went.
+        """A job over candles that are there already: with indicators that nobody else has asked for, all get their values.
 
-        What that was went with it. So all values are computed again, which writes those that are other ones, and what the
-        ledger says is missing is asked for again.
+        Where no job has kept them any more, what was still to be done for them went with the last one. So all values are
+        computed again, which writes those that are other ones, and what the ledger says is missing is asked for again.
         """
         job, jobs = Job.from_document(document), self.helpers.series_jobs
-        if any(each["_id"] != job.job_id for each in jobs.list_keeping(series_fields(job), session)):
-            return
+        others = [each for each in jobs.list_keeping(series_fields(job), session) if each["_id"] != job.job_id]
         first_ms = self.helpers.candles.find_next_open(Series.of(job), -1, session)
         if first_ms is None:
             return
-        if job.indicators:
+        if job.indicators and document["indicators"] not in [other["indicators"] for other in others]:
             self.helpers.want_enriching(job, first_ms, None, session)
+        if others:
+            return
         spans = self.ledger.repair_spans(Series.of(job), session)
         if spans:
             start_ms, end_ms = job.timeframe.open_at(spans[0][0]), job.timeframe.open_at(spans[-1][1])

@@ -1,17 +1,28 @@
-"""However a history came together, it ends as one pass: runs, backfills in any order, holes filled later, corrections."""
+"""However a history came together, it ends as it should: runs, backfills in any order, holes filled later, corrections, another
+
+list of indicators, backfills that are paused and cancelled, jobs that are deleted with or without candles and made anew.
+"""
 
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Final
 
+import numpy as np
 import pytest
 
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from local_emulator.simulator.truth import true_candles
+from shared.domain.coverage import IntervalState
 from shared.domain.indicator_catalogue import CATALOGUE
 from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
 from shared.domain.jobs import KEEPING_KINDS
 from shared.domain.timeframes import MINUTE_MS
+from shared.errors import Conflict
+from shared.usecases.manage_jobs import JobChanges
+from shared.usecases.plan_backfills import BackfillOrder
+from shared.usecases.plan_jobs import NewJob
+from shared.usecases.record_changes import Author
 from shared.usecases.run_endings import RunLimits
 from shared.wiring import Platform
 from tests.factories import add_connector, add_job, run_once, stored_documents
@@ -21,9 +32,21 @@ from tests.waiting import SOAK_HANG_S
 
 SEED: Final = 47
 LENGTH: Final = 5_000
-STEPS: Final = 25
+STEPS: Final = 30
+AUTHOR: Final = Author("me", "admin", "test")
+SERIES: Final = {"exchange": "binance", "symbol": "BTC/USDT", "timeframe": "1m"}
+# What happens; runs more often than all else.
+STEP_KINDS: Final = (
+    *("run", "run", "run", "run", "run", "run", "job", "order", "order", "steer", "steer", "list", "anew", "candles"),
+    *("hide", "revise", "show", "later"),
+)
 EVERY_FUNCTION: Final = [{"name": name} for name, function in sorted(CATALOGUE.items()) if not function.refusal]
 LIST_MAX: Final = 50
+# What nothing else has computed.
+OTHER: Final = [
+    spec.to_document()
+    for spec in resolve_indicators([{"name": "OBV", "as": "other_obv"}, {"name": "EMA", "params": {"timeperiod": 9}}])
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +61,13 @@ class History:
 
     def __init__(self, platform: Platform, simulator: SimulatorProcess, rng: random.Random, wanted: list[Any]) -> None:
         self.platform, self.simulator, self.rng = platform, simulator, rng
-        self.wanted = wanted
+        self.wanted = self.listed = wanted
+        # Where people have made backfill jobs by hand, a live job does not go alone.
+        self.has_made_jobs = rng.random() < 0.5
         self.now_ms = NOW_MS
         self.faults: list[dict[str, object]] = []
+        # Open times that were hidden at some time.
+        self.hidden: set[int] = set()
         simulator.clock(now_ms=NOW_MS)
         simulator.set_faults()
         add_connector(platform, base_url=simulator.base_url("binance"), windows=WIDE)
@@ -58,19 +85,30 @@ class History:
     def step(self) -> None:
         """One thing out of many."""
         rng = self.rng
-        kind = rng.choice(("run", "run", "run", "backfill", "hide", "revise", "show", "later"))
+        kind = rng.choice(STEP_KINDS)
         if kind == "run":
             active = [job["_id"] for job in self.jobs() if job["status"] == "active"]
             self.run(rng.choice(active), rng.choice((1, 2, 50)))
-        elif kind == "backfill" and self.unmade:
+        elif kind == "job" and self.unmade and self.has_made_jobs:
             start_ms, end_ms = self.unmade.pop()
             add_job(self.platform, start_ms=start_ms, end_ms=end_ms, indicators=self.wanted)
+        elif kind == "order":
+            first = rng.randrange(600, LENGTH)
+            self.order(back(first), back(first - rng.randrange(50, 600)), rng.choice((1, 2)))
+        elif kind == "steer":
+            self.steer()
+        elif kind == "list":
+            self.change_list(rng.choice((self.wanted, OTHER, OTHER[:1])))
+        elif kind in ("anew", "candles"):
+            self.make_anew(with_candles=kind == "candles")
         elif kind in ("hide", "revise"):
             first = rng.randrange(10, LENGTH)
             span = {"from_ms": back(first), "to_ms": back(first - rng.choice((1, 5, 200))), "share": rng.choice((0.3, 1.0))}
             # Within the overlap only: further back nobody reads again what is stored.
             if kind == "revise":
                 span = {"from_ms": self.now_ms - 2 * MINUTE_MS, "to_ms": self.now_ms, "share": 1.0}
+            if kind == "hide":
+                self.hidden |= set(range(int(str(span["from_ms"])), int(str(span["to_ms"])), MINUTE_MS))
             self.faults.append({"exchange": "binance", "kind": kind, **span})
             self.simulator.set_faults(*self.faults)
         elif kind == "show":
@@ -81,6 +119,34 @@ class History:
             self.run(self.job_id, 50)
             self.now_ms += rng.choice((1, 3)) * MINUTE_MS
             self.simulator.clock(now_ms=self.now_ms)
+
+    def order(self, start_ms: int, end_ms: int, workers: int) -> None:
+        """A backfill; where another one has some of the same to ask for, none is made."""
+        with suppress(Conflict):
+            self.platform.backfills.create(self.job_id, BackfillOrder(start_ms, end_ms, workers), AUTHOR)
+
+    def steer(self) -> None:
+        """One of those that were ordered is paused, resumed, cancelled or forgotten."""
+        backfills = self.platform.backfills
+        ordered = [document["_id"] for document in self.platform.backfill_store.list_of(SERIES)]
+        if ordered:
+            act = self.rng.choice((backfills.pause, backfills.resume, backfills.cancel))
+            with suppress(Conflict):
+                act(self.rng.choice(ordered), AUTHOR)
+
+    def change_list(self, indicators: list[Any]) -> None:
+        self.listed = indicators
+        self.platform.job_manager.patch(self.job_id, JobChanges(indicators=tuple(indicators)), None, AUTHOR)
+
+    def make_anew(self, *, with_candles: bool) -> None:
+        """The live job goes and is made anew, with another start."""
+        with suppress(Conflict):
+            # With the candles it cannot go while jobs that were made by hand keep them.
+            self.platform.job_manager.delete(self.job_id, None, AUTHOR, with_candles=with_candles)
+            start_ms = back(self.rng.randrange(5, LENGTH))
+            self.listed = self.rng.choice((self.wanted, OTHER, OTHER[:1]))
+            new = NewJob("binance", "BTC/USDT", "1m", overlap=2, start_ms=start_ms, indicators=tuple(self.listed))
+            self.platform.job_manager.create(new, AUTHOR)
 
     def show(self) -> None:
         self.faults.clear()
@@ -93,19 +159,27 @@ class History:
         return run_once(self.platform, job_id).outcome.value
 
     def settle(self) -> None:
-        """Everything that is due is run until nothing is left to do."""
+        """The whole range is asked for, and everything that is due is run until nothing is left to do."""
         self.show()
-        for start_ms, end_ms in self.unmade:
-            add_job(self.platform, start_ms=start_ms, end_ms=end_ms, indicators=self.wanted)
-        self.unmade.clear()
+        for document in self.platform.backfill_store.list_of(SERIES):
+            with suppress(Conflict):
+                self.platform.backfills.resume(document["_id"], AUTHOR)
+        self.run_all()
+        # Already now: the order makes new values for all that is behind it.
+        assert self.platform.series_verifier.verify(self.job_id, None, None).value_differences_count == 0
+        self.order(back(LENGTH), self.now_ms // MINUTE_MS * MINUTE_MS, 2)
+        self.run_all()
+
+    def run_all(self) -> None:
         self.run(self.job_id, 50)
-        for _ in range(60):
+        for _ in range(80):
             left = [job["_id"] for job in self.jobs() if job["status"] == "active" and job["kind"] != "live"]
             if not left:
                 return
             self.rng.shuffle(left)
             for job_id in left:
-                self.run(job_id, self.rng.choice((1, 50)))
+                if self.platform.jobs.count({"_id": job_id, "status": "active"}):
+                    self.run(job_id, self.rng.choice((1, 50)))
         raise AssertionError(f"still at work: {left}")
 
 
@@ -115,12 +189,20 @@ def play(platform: Platform, simulator: SimulatorProcess, seed: int, wanted: lis
         history.step()
     history.settle()
     end_ms = history.now_ms // MINUTE_MS * MINUTE_MS
-    expected = true_candles(SEED, "binance", "BTC/USDT", "1m", back(LENGTH), end_ms)
-    specs = resolve_indicators(wanted)
+    found = platform.coverage_reader.read(history.job_id, back(LENGTH), end_ms, frozenset({IntervalState.NO_TRADES}), LENGTH)
+    # What was hidden each time that somebody asked has had no trades, as far as anybody can tell.
+    given_up = [range(run.first * MINUTE_MS, run.end * MINUTE_MS, MINUTE_MS) for run in found.runs]
+    assert {at_ms for stretch in given_up for at_ms in stretch} <= history.hidden
+    truth = true_candles(SEED, "binance", "BTC/USDT", "1m", back(LENGTH), end_ms)
+    expected = truth[~np.isin(truth.open_ms, [at_ms for stretch in given_up for at_ms in stretch])]
+    specs = resolve_indicators(history.listed)
     assert_series_equals(stored_documents(platform, "binance", "BTC/USDT", "1m"), expected, specs)
-    counts = platform.coverage_reader.read(history.job_id, back(LENGTH), end_ms, frozenset(), 1).counts
-    assert {state.value: count for state, count in counts.items() if count} == {"stored": len(expected)}
+    left = {state for state, count in found.counts.items() if count}
+    assert left <= {IntervalState.STORED, IntervalState.NO_TRADES}
     assert {job["kind"] for job in history.jobs() if job["status"] == "active"} <= {kind.value for kind in KEEPING_KINDS}
+    ended = {document["status"] for document in platform.backfill_store.list_of(SERIES)}
+    assert ended <= {"done", "cancelled"}
+    assert platform.series_verifier.verify(history.job_id, None, None).value_differences_count == 0
     return history
 
 

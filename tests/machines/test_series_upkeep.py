@@ -114,6 +114,22 @@ def test_a_job_made_anew_does_what_was_left_to_do_when_the_last_one_was_deleted(
     assert_truth(platform, back(max(later, 1_500)), end_ms=CLOSED_MS + MINUTE_MS)
 
 
+def test_a_second_job_with_another_list_reaches_all_that_is_stored(platform: Platform, simulator: SimulatorProcess) -> None:
+    """Also where the first one is done, and asks for nothing any more. Its own list stays: both are computed for all."""
+    first, second = ([{"name": "EMA", "params": {"timeperiod": 9}}], [{"name": "RSI"}, {"name": "OBV"}])
+    listed = [spec.to_document() for spec in resolve_indicators(first)]
+    run_until_caught_up(platform, add_job(platform, start_ms=back(2_000), end_ms=back(1_000), indicators=listed))
+    new = NewJob("binance", "BTC/USDT", "1m", overlap=2, start_ms=back(1_000), indicators=tuple(second))
+    job_id = platform.job_manager.create(new, AUTHOR)["_id"]
+    run_until_caught_up(platform, job_id)
+    run_until_caught_up(platform, f"{job_id}:enrich")
+    assert_truth(platform, back(2_000), resolve_indicators([*first, *second]))
+    # One with a list that is there already makes nothing stale.
+    new = NewJob("binance", "BTC/USDT", "1m", overlap=2, start_ms=back(1_900), end_ms=back(1_800), indicators=tuple(first))
+    platform.job_manager.create(new, AUTHOR)
+    assert platform.jobs.get(f"{job_id}:enrich")["status"] == "done"
+
+
 def test_with_its_candles_everything_that_is_known_goes(platform: Platform, simulator: SimulatorProcess) -> None:
     hide(simulator, back(700), back(690))
     job_id = add_job(platform, start_ms=back(1_000))
