@@ -5,6 +5,7 @@
 """
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any, Final
 
@@ -60,6 +61,12 @@ class BackfillStore:
         """The document, if there is one."""
         return self._collection.find_one({"_id": backfill_id}, session=session)
 
+    def is_stopped(self, backfill_id: str) -> bool:
+        """Whether it is decided that it does not go on, told to its parts or not."""
+        stopped = [BackfillStatus.PAUSED.value, BackfillStatus.CANCELLED.value]
+        condition = {"_id": backfill_id, "status": {"$in": stopped}}
+        return self._collection.find_one(condition, {"_id": 1}) is not None
+
     def list_of(self, series: Document, session: ClientSession | None = None) -> list[Document]:
         """All of a series, in order of their ids; at most LISTED_MAX."""
         return list(self._collection.find(series, session=session).sort("_id", ASCENDING).limit(LISTED_MAX))
@@ -109,10 +116,10 @@ class BackfillStore:
         return document
 
     def tell_parts(self, document: Document) -> None:
-        """Let the jobs of the parts follow the decision, in one command and outside of transactions.
+        """Let the jobs of the parts follow the decision, all at once and outside of transactions.
 
         Each is changed between two pages of its run, or makes the page at hand conflict: none lands after this has returned
-        that does not know of it.
+        that does not know of it. One after the other they would wait for as many pages as there are parts.
         """
         status, revision = document["status"], document["revision"]
         is_free = {"$lte": [{"$ifNull": ["$lock.expires_at", to_datetime(0)]}, "$$NOW"]}
@@ -131,19 +138,12 @@ class BackfillStore:
             changed = {"status": "paused", "lock": lock}
         else:
             changed = {"status": {"$cond": [{"$eq": ["$status", "active"]}, "paused", "$status"]}}
-        self._jobs.update_many(
-            {"backfill_id": document["_id"], "status": {"$ne": "done"}, "decision": {"$not": {"$gte": revision}}},
-            [
-                {
-                    "$set": {
-                        **changed,
-                        "decision": revision,
-                        "revision": {"$add": ["$revision", 1]},
-                        "updated_at": "$$NOW",
-                    }
-                }
-            ],
-        )
+        told = {**changed, "decision": revision, "revision": {"$add": ["$revision", 1]}, "updated_at": "$$NOW"}
+        is_older = {"status": {"$ne": "done"}, "decision": {"$not": {"$gte": revision}}}
+        job_ids = [part["job_id"] for part in document["parts"]]
+        with ThreadPoolExecutor(max(1, len(job_ids))) as pool:
+            # Through list() what has failed in a thread is raised here.
+            list(pool.map(lambda job_id: self._jobs.update_one({"_id": job_id, **is_older}, [{"$set": told}]), job_ids))
 
     def note_carried_out(self, document: Document, session: ClientSession) -> None:
         """The decision of this revision has been carried out, unless there is another one meanwhile."""

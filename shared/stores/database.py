@@ -225,7 +225,12 @@ class Database:
         if session_ids:
             self.client.admin.command("killSessions", [{"id": session_id} for session_id in session_ids])
 
-    def transact(self, work: Callable[["ClientSession"], T], session: ClientSession | None = None) -> T:
+    def transact(
+        self,
+        work: Callable[["ClientSession"], T],
+        session: ClientSession | None = None,
+        tries_max: int = TRANSACTION_TRIES_MAX,
+    ) -> T:
         """Run `work` in one transaction, all of it or nothing, majority committed; in `session` or one of its own.
 
         `work` may run several times, so it must not have effects besides its writes. Tried again a bounded number of times, and
@@ -240,14 +245,14 @@ class Database:
             pymongo.timeout(TRANSACTION_TIMEOUT_S),
             nullcontext(session) if session else self.client.start_session() as open_session,
         ):
-            for attempt in range(1, TRANSACTION_TRIES_MAX + 1):
+            for attempt in range(1, min(tries_max, TRANSACTION_TRIES_MAX) + 1):
                 open_session.start_transaction(write_concern=WriteConcern("majority"))
                 try:
                     result = work(open_session)
                     _commit(open_session)
                 except PyMongoError as exc:
                     _abort(open_session)
-                    if exc.has_error_label("TransientTransactionError") and attempt < TRANSACTION_TRIES_MAX:
+                    if exc.has_error_label("TransientTransactionError") and attempt < min(tries_max, TRANSACTION_TRIES_MAX):
                         # Who waits for the same document would else use up all tries while the other one commits.
                         time.sleep(random.uniform(0, CONFLICT_PAUSE_S * 2 ** min(attempt, CONFLICT_DOUBLINGS_MAX)))
                         continue

@@ -172,6 +172,8 @@ class JobStore:
     def retire(self, job_id: str, revision: int | None, session: ClientSession) -> Document:
         """Back to the beginning, paused and under a new fence: a run on its way can write nothing more, and none begins.
 
+        Returns the job as it was. For the first command of a transaction: whoever else changes the job then makes way.
+
         Raises NotFound and PreconditionFailed like `update`.
         """
         condition: dict[str, Any] = {"_id": job_id}
@@ -195,7 +197,7 @@ class JobStore:
                     }
                 }
             ],
-            return_document=ReturnDocument.AFTER,
+            return_document=ReturnDocument.BEFORE,
             session=session,
         )
         if document is None:

@@ -140,15 +140,15 @@ class JobManager:
         """
 
         def write(session: ClientSession) -> bool:
+            if with_candles:
+                self._retire(job_id, revision, author, session)
+                return True
             document = self.jobs.get(job_id, session)
             refuse_chunk(document, "cancel that")
             if document.get("is_retiring"):
                 return True
-            if with_candles:
-                self._retire(document, revision, author, session)
-            else:
-                self.delete_within(document, author, session, revision)
-            return with_candles
+            self.delete_within(document, author, session, revision)
+            return False
 
         if self.database.transact(write):
             self.finish_deletion(job_id)
@@ -192,8 +192,12 @@ class JobManager:
         self._resolve_alerts(document["_id"], session)
         self._record(author, verb, document["_id"], document, None, session)
 
-    def _retire(self, before: Document, revision: int | None, author: Author, session: ClientSession) -> None:
+    def _retire(self, job_id: str, revision: int | None, author: Author, session: ClientSession) -> None:
         """Decide that the job goes with its candles: no run is under way from then on, and nothing of the series is known."""
+        before = self.jobs.retire(job_id, revision, session)
+        refuse_chunk(before, "cancel that")
+        if before.get("is_retiring"):
+            return
         # No job of the series is made at the same time, by whichever connector.
         for connector_id in self.connectors.list_ids(before["exchange"], session):
             self.holds.exclude(connector_id, session)
@@ -203,7 +207,6 @@ class JobManager:
             )
         for each in self.upkeep.on_drop(before, session):
             self._note_gone(each, author, "delete", session)
-        self.jobs.retire(before["_id"], revision, session)
         self._note_gone(before, author, "delete_with_candles", session)
 
     def _get_to_edit(self, job_id: str, session: ClientSession) -> Document:

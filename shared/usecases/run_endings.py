@@ -20,6 +20,8 @@ from shared.usecases.series_jobs import REPAIR_APART_MS
 PAUSED_CONNECTOR_MS: Final = 60_000
 # A job that waits for the limit comes back this share of the longest wait early, to book the moment and be there on time.
 COME_BACK_EARLY: Final = 2
+# A part of a backfill that was stopped looks again this much later, should its job not have been told until then.
+DECISION_AWAITED_MS: Final = 15_000
 # An enrich job that waits for a backfill looks again this much later.
 BACKFILL_AWAITED_MS: Final = 15_000
 
@@ -107,6 +109,10 @@ class RunEndings:
     def paused(self, now_ms: int, attempt: int) -> Ending:
         """The connector is paused."""
         return Ending(RunOutcome.PAUSED, now_ms + PAUSED_CONNECTOR_MS, attempt)
+
+    def stopped(self, now_ms: int) -> Ending:
+        """The job was paused, or a backfill that it is a part of, of which its job need not know yet."""
+        return Ending(RunOutcome.PAUSED, now_ms + DECISION_AWAITED_MS, 0)
 
     def failed(self, exc: PlatformError, now_ms: int, attempt: int) -> Ending:
         """The run failed: it is tried again later, or not at all."""

@@ -8,7 +8,7 @@ from pymongo.client_session import ClientSession
 
 from shared.deadline import Deadline, ServerClock
 from shared.domain.connectors import Connector, ConnectorStatus
-from shared.domain.jobs import Job, JobKind, JobStatus, RunOutcome, run_id_of, to_datetime, to_ms
+from shared.domain.jobs import Job, JobKind, RunOutcome, run_id_of, to_datetime, to_ms
 from shared.domain.windows import WindowPlan
 from shared.errors import ConfigurationError, EnrichmentFailed, ExchangeError, InvalidRequest, NotFound, StorageUnavailable
 from shared.stores.alerts import AlertStore
@@ -34,7 +34,6 @@ from shared.usecases.settle_slots import RunSlots
 from shared.usecases.store_pages import Change, PageWriter, StoppedMeanwhile, StoreTotals, check_goes_on
 
 LOGGED_FIELDS: Final = ("outcome", "pages", "requests", "candles", "revised", "error")
-
 # A repair or backfill gives its place to others after this long: there are fewer places than jobs that are far behind.
 TURN_MS: Final = 15_000
 
@@ -190,13 +189,13 @@ class _Run:
         step = fetcher.next_page()
         if isinstance(step, Page) and pages_max > 1 and self._is_far(step):
             if self._store([step]) != "active":
-                return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
+                return self._finish(self._endings.stopped(self._clock.now_ms()))
             self._move_on(step.now_ms)
             step = fetcher.next_page()
         # One by one, and never the run's last: what comes behind them is asked for as far as they have got.
         while isinstance(step, Page) and self._pages + 2 < pages_max and fetcher.will_skim(step):
             if self._store([step]) != "active":
-                return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
+                return self._finish(self._endings.stopped(self._clock.now_ms()))
             step = fetcher.next_page()
         if not isinstance(step, Page):
             return self._end_without_page(step, connector)
@@ -208,7 +207,7 @@ class _Run:
                 if taken[-1].advance.is_caught_up or self._pages + len(taken) == pages_max:
                     return self._store_last(taken, connector)
                 if self._store(taken) != "active":
-                    return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
+                    return self._finish(self._endings.stopped(self._clock.now_ms()))
         return self._end_without_page(taken, connector)
 
     def _is_far(self, page: Page) -> bool:
@@ -229,6 +228,8 @@ class _Run:
         """Pages that are not the run's last, in one transaction. Returns the job's status."""
         assert self._fetcher is not None
         assert self._writer is not None
+        if self._runner.helpers.is_stopped(self._document):
+            return "paused"
         change, settled = self._plan_change(pages)
         renewed = Deadline.after(self._runner.run_limits.lease_ms / 1000)
         cursor_ms = pages[-1].cursor_ms
@@ -256,7 +257,7 @@ class _Run:
         try:
             return self._finish(ending, change, settled, pages[-1].cursor_ms)
         except StoppedMeanwhile:
-            return self._finish(Ending(RunOutcome.PAUSED, self._clock.now_ms(), 0))
+            return self._finish(self._endings.stopped(self._clock.now_ms()))
 
     def _plan_change(self, pages: list[Page]) -> tuple[Change, Settled]:
         """What pages that follow each other change, as if they were one, and what they settle."""
@@ -299,10 +300,10 @@ class _Run:
         event("history_lost", "ERROR", from_ms=start_ms, to_ms=end_ms)
 
     def _end_without_page(self, step: object, connector: Connector) -> RunResult:
-        now_ms = self._clock.now_ms()
         if isinstance(step, NothingDue) and self._plan is not None:
             self._cursor_ms = self._plan.pass_known(self._cursor_ms)
-        return self._finish(self._endings.without_page(step, connector, now_ms, self._cursor_ms, self._attempt()))
+        now_ms, attempt = self._clock.now_ms(), self._attempt()
+        return self._finish(self._endings.without_page(step, connector, now_ms, self._cursor_ms, attempt))
 
     def _attempt(self) -> int:  # failed runs in a row: one that got on ends the row, however it ends itself
         return 0 if self._stored_pages else self._job.attempt
@@ -369,8 +370,7 @@ class _Run:
             self._writer.note_begins(self._begins_ms, session)
         if job.kind is JobKind.BACKFILL and (ending.status is not None or after["status"] != "active"):
             runner.helpers.note_left(job, cursor_ms, session)
-        if "backfill_id" in self._document and after["status"] == JobStatus.DONE:
-            runner.helpers.note_part_done(self._document["backfill_id"], session)
+        runner.helpers.note_part_done(self._document, after["status"], session)
         runner.runs.append([*lost_runs(job, self._document.get("abandoned", ())), record], session)
         open_run_alerts(runner.alerts, record, ending.outcome, self._lost, session)
         return record

@@ -123,8 +123,21 @@ class SeriesHelpers:
         if next_ms is not None:
             self.want_enriching(job, next_ms, next_ms, session)
 
-    def note_part_done(self, backfill_id: str, session: ClientSession) -> None:
-        """One of its parts is done, behind the turn that `note_left` takes: of two at once the later one sees that all are."""
+    def is_stopped(self, document: Document) -> bool:
+        """Whether the job is a part of a backfill that is not to go on, of which it need not have been told yet.
+
+        Who tells it waits for the job's document, which a backfill at full speed holds for most of the time.
+        """
+        return "backfill_id" in document and self.backfills.is_stopped(document["backfill_id"])
+
+    def note_part_done(self, document: Document, status: str, session: ClientSession) -> None:
+        """The run of a part ends with this status, behind the turn that `note_left` takes: of two at once the later one sees
+
+        that all are done.
+        """
+        if "backfill_id" not in document or status != JobStatus.DONE:
+            return
+        backfill_id = document["backfill_id"]
         parts = self.backfills.list_parts(backfill_id, session)
         if all(part["status"] == JobStatus.DONE for part in parts):
             self.backfills.end(backfill_id, BackfillStatus.DONE, [summarize_part(part, 0) for part in parts], session)

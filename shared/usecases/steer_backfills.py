@@ -1,7 +1,7 @@
 """Decide on a backfill (pause, resume, cancel), and let the jobs of its parts follow.
 
 A decision is one write, to the backfill's own document, which no worker writes to: it is never refused because the backfill
-is at full speed. Then the parts are told in one command. When that has returned no page lands that does not know of it. What is
+is at full speed. Then the parts are told, all at once. When that has returned no page lands that does not know of it. What is
 left (values behind a part that has stopped, the jobs of a cancelled one) is one transaction. Whoever dies in between leaves the
 rest to the next tick, and two at once do no harm: the parts follow the newest decision only.
 """
@@ -14,11 +14,11 @@ from pymongo.client_session import ClientSession
 
 from shared.domain.backfills import BackfillStatus
 from shared.domain.jobs import JobStatus, to_datetime
-from shared.errors import Conflict, NotFound, PlatformError
+from shared.errors import Conflict, NotFound, PlatformError, StorageUnavailable
 from shared.stores.alerts import AlertStore
 from shared.stores.audit_log import AuditLog
 from shared.stores.backfills import BackfillStore, summarize_part
-from shared.stores.database import Database, Document
+from shared.stores.database import TRANSACTION_TRIES_MAX, Database, Document
 from shared.telemetry import event
 from shared.usecases.record_changes import Author, record_change
 from shared.usecases.series_upkeep import SeriesUpkeep
@@ -27,6 +27,8 @@ from shared.usecases.series_upkeep import SeriesUpkeep
 LEFT_MS: Final = 10_000
 # Of these so many at each tick.
 LEFT_MAX: Final = 20
+# The last step of a pause wakes the job that computes values again, which may be at work: nobody waits for that.
+SETTLE_TRIES: Final = 2
 VERBS: Final[Mapping[BackfillStatus, str]] = {
     BackfillStatus.PAUSED: "pause",
     BackfillStatus.ACTIVE: "resume",
@@ -70,7 +72,13 @@ class BackfillSteering:
             )
 
         self.database.transact(write)
-        self.carry_out(backfill_id)
+        # One that is cancelled may be ordered again once this has returned.
+        tries_max = SETTLE_TRIES if status is BackfillStatus.PAUSED else TRANSACTION_TRIES_MAX
+        try:
+            self.carry_out(backfill_id, tries_max)
+        except StorageUnavailable as exc:
+            # The decision stands, and the parts know of it, or the next tick tells them.
+            event("backfill_not_carried_out", "NOTICE", backfill_id=backfill_id, error=exc.message)
 
     def forget(self, backfill_id: str, author: Author) -> None:
         """Remove what is kept of one that has ended. Its candles stay, and what it had asked for stays known.
@@ -93,13 +101,17 @@ class BackfillSteering:
 
         self.database.transact(write)
 
-    def carry_out(self, backfill_id: str) -> None:
-        """Let its parts follow what is decided; nothing is done twice that would do harm."""
+    def carry_out(self, backfill_id: str, tries_max: int = TRANSACTION_TRIES_MAX) -> None:
+        """Let its parts follow what is decided; nothing is done twice that would do harm.
+
+        Raises:
+            StorageUnavailable: others keep writing what the last step would change, or MongoDB is away: the next tick does it.
+        """
         document = self.backfills.find(backfill_id)
         if document is None or document["is_carried_out"]:
             return
         self.backfills.tell_parts(document)
-        self.database.transact(lambda session: self._settle(document, session))
+        self.database.transact(lambda session: self._settle(document, session), tries_max=tries_max)
 
     def carry_out_left(self) -> int:
         """What others have decided and not carried out. Returns how many there were."""
