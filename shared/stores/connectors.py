@@ -16,7 +16,7 @@ COLLECTION: Final = "connectors"
 # What the limiter keeps for itself; not part of what users see or of the audit log.
 _INTERNAL: Final[Document] = {"limiter": 0, "scratch": 0}
 LIST_MAX: Final = 500
-# What a connector's usage is told from.
+# From these fields a connector's usage follows.
 _LIMITS: Final = ("rate_limit", "rate_limit_period_ms", "extra_rate_limits")
 _LIMITER: Final = ("limiter.logs", "limiter.unsettled", "limiter.refusal")
 _USAGE: Final[Document] = dict.fromkeys(("status", "blocked_until", *_LIMITS, *_LIMITER), 1)

@@ -100,7 +100,7 @@ class CandleReader:
         job = Job.from_document(self.jobs.get(job_id))
         target = _target_of(job, request.timeframe)
         if request.start_ms is None:
-            # Where it begins is told, in a file's name too.
+            # The answer says where it begins, in a file's name too.
             first_ms = self.candles.find_next_open(Series.of(job), -1) or 0
             request = replace(request, start_ms=first_ms if target is None else target.floor(first_ms))
         fields = _fields_of(job) if target is None else RESAMPLED_FIELDS

@@ -1,4 +1,4 @@
-"""A database whose values are of an earlier version: they are computed again, once, and it is told how far that is."""
+"""A database whose values are of an earlier version: they are computed again, once, and the API says how far that is."""
 
 from typing import Any
 
