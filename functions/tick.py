@@ -20,9 +20,10 @@ def _tick(platform: Platform, request: Request) -> Response:
     scheduled = request.headers.get("X-CloudScheduler-ScheduleTime", "")
     trigger = f"schedule {scheduled[:40]}" if scheduled else "manual tick"
     platform.values_renewal.step()
+    report = platform.dispatcher.run(trigger)
+    # Behind all jobs that were due.
     platform.backfill_steering.carry_out_left()
     platform.job_manager.finish_deletions_left()
-    report = platform.dispatcher.run(trigger)
     return respond(
         {
             "passes": report.passes,

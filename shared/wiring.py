@@ -97,7 +97,7 @@ class Platform:
             for store in (*keepers, self.runs, self.revisions, self.alerts, self.audit_log):
                 store.ensure_indexes()
             self.values_renewal.begin()
-            adopt_backfills(self.upgrade_store, self.backfill_store)
+            adopt_backfills(self.backfill_store, self.jobs)
 
     def close(self) -> None:
         """Tell the limiter what is left to be told, and close the connections that were opened."""

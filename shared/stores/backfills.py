@@ -13,7 +13,7 @@ from pymongo import ASCENDING, ReturnDocument
 from pymongo.client_session import ClientSession
 
 from shared.domain.backfills import BackfillStatus
-from shared.domain.jobs import to_datetime
+from shared.domain.jobs import JobStatus, to_datetime
 from shared.errors import Conflict, NotFound
 from shared.stores.database import Database, Document
 
@@ -157,12 +157,16 @@ class BackfillStore:
         return list(self._collection.find(condition).sort("decided_at", ASCENDING).limit(limit))
 
     def end(self, backfill_id: str, status: BackfillStatus, parts: Sequence[Document], session: ClientSession) -> None:
-        """It is done or cancelled, with these summaries of its parts (`summarize_part`). What is cancelled is never done."""
+        """It is done or cancelled, with these summaries of its parts (`summarize_part`). What is cancelled is never done.
+
+        Of a cancelled one a part that is not done is cancelled too, whatever its job was told on the way.
+        """
+        ended = [part if part["status"] == JobStatus.DONE else {**part, "status": status.value} for part in parts]
         other = {} if status is BackfillStatus.CANCELLED else {"status": {"$ne": BackfillStatus.CANCELLED.value}}
         self._collection.update_one(
             {"_id": backfill_id, "ended_at": None, **other},
             {
-                "$set": {"status": status.value, "is_carried_out": True, "parts": list(parts)},
+                "$set": {"status": status.value, "is_carried_out": True, "parts": ended},
                 "$inc": {"revision": 1},
                 "$currentDate": {"ended_at": True},
             },

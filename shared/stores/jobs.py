@@ -164,10 +164,11 @@ class JobStore:
         )
         return result.modified_count
 
-    def list_retiring(self, before: datetime, limit: int) -> list[str]:
-        """Ids of jobs that were retired before that time."""
-        condition = {"is_retiring": True, "updated_at": {"$lt": before}}
-        return [document["_id"] for document in self._collection.find(condition, {"_id": 1}).limit(limit)]
+    def take_retiring(self, before: datetime) -> Document | None:
+        """A job that was retired before that time, as if it had been retired now: nobody else takes it for a while."""
+        return self._collection.find_one_and_update(
+            {"is_retiring": True, "updated_at": {"$lt": before}}, {"$currentDate": {"updated_at": True}}
+        )
 
     def retire(self, job_id: str, revision: int | None, session: ClientSession) -> Document:
         """Back to the beginning, paused and under a new fence: a run on its way can write nothing more, and none begins.
@@ -179,6 +180,7 @@ class JobStore:
         condition: dict[str, Any] = {"_id": job_id}
         if revision is not None:
             condition["revision"] = revision
+        is_again = {"$ifNull": ["$is_retiring", False]}
         fence = {"$add": [{"$max": [{"$ifNull": ["$lock.fence", 0]}, {"$toLong": "$created_at"}]}, 1]}
         document = self._collection.find_one_and_update(
             condition,
@@ -193,7 +195,7 @@ class JobStore:
                         "begins_at": None,
                         "follows_at": None,
                         "revision": {"$add": ["$revision", 1]},
-                        "updated_at": "$$NOW",
+                        "updated_at": {"$cond": [is_again, "$updated_at", "$$NOW"]},
                     }
                 }
             ],

@@ -1,31 +1,26 @@
-"""Give each backfill that version 0.1.0 has ordered a document of its own, from what its parts say. Once for a database."""
+"""Give each backfill that version 0.1.0 has ordered a document of its own, from what its parts say."""
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import Final
 
 from shared.domain.backfills import BackfillStatus
 from shared.domain.jobs import JobStatus
 from shared.stores.backfills import BackfillStore, summarize_part
 from shared.stores.database import Document
-from shared.stores.upgrades import Upgrade, UpgradeStore
+from shared.stores.jobs import JobStore
 from shared.telemetry import event
 
-NAME: Final = "backfills"
-VERSION: Final = "documents"
 
-
-def adopt_backfills(upgrades: UpgradeStore, backfills: BackfillStore) -> None:
-    """Two at once do the same; one that dies in between leaves it to the next."""
-    if upgrades.read(NAME) is not None:
-        return
-    count = 0
+def adopt_backfills(backfills: BackfillStore, jobs: JobStore) -> None:
+    """At each start: functions of 0.1.0 may order some as long as they run. Two at once do the same."""
     for backfill_id, parts in groupby(backfills.list_orphans(), lambda part: part["backfill_id"]):
-        backfills.adopt(_document_of(backfill_id, list(parts)))
-        count += 1
-    upgrades.write(NAME, Upgrade(VERSION, "", is_done=True))
-    if count:
-        event("backfills_adopted", "NOTICE", count=count)
+        document = _document_of(backfill_id, list(parts))
+        # 0.1.0 paused and resumed all of them with their live job.
+        is_with_job = document["status"] == BackfillStatus.PAUSED and jobs.count(
+            {"_id": document["job_id"], "status": "paused"}
+        )
+        backfills.adopt({**document, "is_paused_with_job": bool(is_with_job)})
+        event("backfill_adopted", "NOTICE", backfill_id=backfill_id, status=document["status"])
 
 
 def _document_of(backfill_id: str, parts: Sequence[Document]) -> Document:
@@ -43,7 +38,6 @@ def _document_of(backfill_id: str, parts: Sequence[Document]) -> Document:
         "start_at": plan["start_at"],
         "end_at": max(part["end_at"] for part in parts),
         "status": status.value,
-        "is_paused_with_job": False,
         "revision": 1,
         "is_carried_out": True,
         "decided_at": first["created_at"],

@@ -7,18 +7,19 @@ from typing import Any, Final
 
 from pymongo.client_session import ClientSession
 
+from shared.deadline import Deadline
 from shared.domain.connectors import Connector
 from shared.domain.indicators import resolve_indicators
 from shared.domain.jobs import Job, JobStatus, to_datetime
 from shared.domain.slots import pause_ledger, resume_ledger
-from shared.errors import Conflict, InvalidRequest, NotFound
+from shared.errors import Conflict, InvalidRequest, NotFound, PlatformError
 from shared.exchanges.catalog import load_spec
 from shared.stores.alerts import AlertStore
 from shared.stores.audit_log import AuditLog
 from shared.stores.candles import CandleStore, Series
 from shared.stores.connector_holds import ConnectorHolds
 from shared.stores.connectors import ConnectorStore
-from shared.stores.database import Database, Document
+from shared.stores.database import Database, Document, storage_errors
 from shared.stores.jobs import JobStore
 from shared.telemetry import event
 from shared.usecases.ask_exchange import ExchangeDesk
@@ -30,9 +31,11 @@ from shared.usecases.steer_backfills import BackfillSteering
 
 # Each look at a series' ledger reads all its jobs.
 SERIES_JOBS_MAX: Final = 200
-# A deletion that is not finished after this long was somebody's who is gone. Of these so many at each tick.
-LEFT_MS: Final = 10_000
-LEFT_MAX: Final = 20
+# A deletion that is not finished after this long was somebody's who is gone. (Who still was at it would drop the candles of a
+# job that is made again; the command that drops them gives up after ten seconds.)
+LEFT_MS: Final = 60_000
+# For so long a tick finishes deletions.
+LEFT_S_MAX: Final = 3.0
 # So many of the jobs that stand in the way are named.
 JOBS_NAMED_MAX: Final = 5
 
@@ -139,26 +142,26 @@ class JobManager:
             NotFound, PreconditionFailed: nothing was changed.
         """
 
-        def write(session: ClientSession) -> bool:
+        def write(session: ClientSession) -> Document | None:
             if with_candles:
-                self._retire(job_id, revision, author, session)
-                return True
+                return self._retire(job_id, revision, author, session)
             document = self.jobs.get(job_id, session)
             refuse_chunk(document, "cancel that")
-            if document.get("is_retiring"):
-                return True
-            self.delete_within(document, author, session, revision)
-            return False
+            # What is decided already is finished by whoever has decided it, or by a tick.
+            if not document.get("is_retiring"):
+                self.delete_within(document, author, session, revision)
+            return None
 
-        if self.database.transact(write):
-            self.finish_deletion(job_id)
+        retired = self.database.transact(write)
+        if retired is not None:
+            self._finish_deletion(retired)
 
-    def finish_deletion(self, job_id: str) -> None:
-        """Let the candles of a job go that was decided to go with them, then the job.
+    def _finish_deletion(self, document: Document) -> None:
+        """Let the candles go, then the job that was decided to go with them. For who has decided that, or has taken it over.
 
         Were it the other way round, a job made again meanwhile would lose its first candles and not know it.
         """
-        document = self.jobs.get(job_id)
+        job_id = document["_id"]
         series = Series(document["exchange"], document["symbol"], document["timeframe"])
         self.candles.drop(series)
         # Instances that have seen the collection do not ask again; it must not come back unclustered.
@@ -166,6 +169,8 @@ class JobManager:
 
         def write(session: ClientSession) -> None:
             retired = self.jobs.get(job_id, session)
+            if not retired.get("is_retiring"):
+                return
             self.jobs.delete(job_id, None, session)
             self.upkeep.on_delete(retired, session)
             self._resolve_alerts(job_id, session)
@@ -175,12 +180,17 @@ class JobManager:
             self.database.transact(write)
 
     def finish_deletions_left(self) -> None:
-        """Those whose author has died after the decision."""
+        """Those whose author has died after the decision, as many as there is time for."""
         before = to_datetime(self.database.server_now_ms() - LEFT_MS)
-        for job_id in self.jobs.list_retiring(before, LEFT_MAX):
-            with suppress(NotFound):
-                self.finish_deletion(job_id)
-            event("deletion_finished", "NOTICE", job_id=job_id)
+        deadline = Deadline.after(LEFT_S_MAX)
+        while deadline.remaining_ms() > 0 and (document := self.jobs.take_retiring(before)) is not None:
+            try:
+                with storage_errors():
+                    self._finish_deletion(document)
+            except PlatformError as exc:
+                event("deletion_not_finished", "WARNING", job_id=document["_id"], error=exc.message)
+            else:
+                event("deletion_finished", "NOTICE", job_id=document["_id"])
 
     def delete_within(self, document: Document, author: Author, session: ClientSession, revision: int | None = None) -> None:
         """Remove a job and what it takes along, and leave its candles, in a transaction. Raises as `delete`."""
@@ -192,12 +202,15 @@ class JobManager:
         self._resolve_alerts(document["_id"], session)
         self._record(author, verb, document["_id"], document, None, session)
 
-    def _retire(self, job_id: str, revision: int | None, author: Author, session: ClientSession) -> None:
-        """Decide that the job goes with its candles: no run is under way from then on, and nothing of the series is known."""
+    def _retire(self, job_id: str, revision: int | None, author: Author, session: ClientSession) -> Document | None:
+        """Decide that the job goes with its candles: no run is under way from then on, and nothing of the series is known.
+
+        Returns the job as it was; None: that was decided before.
+        """
         before = self.jobs.retire(job_id, revision, session)
         refuse_chunk(before, "cancel that")
         if before.get("is_retiring"):
-            return
+            return None
         # No job of the series is made at the same time, by whichever connector.
         for connector_id in self.connectors.list_ids(before["exchange"], session):
             self.holds.exclude(connector_id, session)
@@ -208,6 +221,7 @@ class JobManager:
         for each in self.upkeep.on_drop(before, session):
             self._note_gone(each, author, "delete", session)
         self._note_gone(before, author, "delete_with_candles", session)
+        return before
 
     def _get_to_edit(self, job_id: str, session: ClientSession) -> Document:
         """Raises NotFound, and Conflict where it is decided that the job goes."""
@@ -228,7 +242,7 @@ class JobManager:
         return self.database.transact(write)
 
     def pause(self, job_id: str, revision: int | None, author: Author) -> Document:
-        """Keep an active job from running; a run on its way ends with its page.
+        """Keep an active job from running; a run on its way ends with its page, that of a backfill without it.
 
         Raises:
             Conflict: it is in error or done, so there is nothing to pause.
@@ -287,7 +301,7 @@ class JobManager:
     def _carried_out(self, document: Document, backfills: Sequence[str]) -> Document:
         """The backfills that were paused or resumed with the job follow; what is left of that when we die, a tick does."""
         for backfill_id in backfills:
-            self.steering.carry_out(backfill_id)
+            self.steering.follow(backfill_id)
         return document
 
     def _resolve_alerts(self, job_id: str, session: ClientSession) -> None:

@@ -165,8 +165,8 @@ class BackfillManager:
         """
         document = self.backfills.find(backfill_id)
         if document is None:
-            alone = self._find_alone(backfill_id)
-            self.database.transact(lambda session: self.job_manager.delete_within(alone, author, session))
+            self._find_alone(backfill_id)
+            self.job_manager.delete(backfill_id, None, author, with_candles=False)
         elif document["status"] in (BackfillStatus.DONE, BackfillStatus.CANCELLED):
             self.steering.forget(backfill_id, author)
         else:
@@ -189,8 +189,16 @@ class BackfillManager:
 
     def _ordered(self, document: Document) -> BackfillProgress:
         jobs = [] if document["ended_at"] else self.backfills.list_parts(document["_id"])
+        if not jobs and not document["ended_at"]:
+            # It has ended between the two.
+            document = self.backfills.find(document["_id"]) or document
         parts = [self._part(job) for job in jobs] if jobs else [{**part, "lease_ms": 0} for part in document["parts"]]
-        has_failed = document["status"] == BackfillStatus.ACTIVE and any(part["status"] == ERROR for part in parts)
+        status = document["status"]
+        if status == BackfillStatus.ACTIVE and any(part["status"] == ERROR for part in parts):
+            status = ERROR
+        elif status == BackfillStatus.ACTIVE and all(part["status"] == JobStatus.DONE for part in parts):
+            # A worker of version 0.1.0 has ended the last one.
+            status = BackfillStatus.DONE
         progress = BackfillProgress(
             backfill_id=document["_id"],
             job_id=document["job_id"],
@@ -199,7 +207,7 @@ class BackfillManager:
             timeframe=document["timeframe"],
             start_ms=to_ms(document["start_at"]),
             end_ms=to_ms(document["end_at"]),
-            status=ERROR if has_failed else document["status"],
+            status=status,
             parts=parts,
             plan=document["plan"],
             eta_s=None,
@@ -249,7 +257,7 @@ class BackfillManager:
         blocked_ms = max(0, blocked_until_ms(connector) - now_ms)
         paces = [
             PartPace(part["left"], _pace_of(job, now_ms), part["lease_ms"])
-            for part, job in zip(progress.parts, jobs, strict=True)
+            for part, job in zip(progress.parts, jobs, strict=False)
         ]
         expected_s = None if progress.plan is None else progress.plan["expected_seconds"]
         share = progress.left / progress.wanted if progress.left else 0.0
@@ -297,7 +305,8 @@ def _document(plan: BackfillPlan, parts: Sequence[Document]) -> Document:
         "end_at": to_datetime(plan.end_ms),
         "status": BackfillStatus.ACTIVE.value,
         "is_paused_with_job": False,
-        "revision": 1,
+        # Above those of all that were ordered before under this id: what somebody still does about them is late.
+        "revision": plan.planned_ms,
         "is_carried_out": True,
         "decided_at": planned_at,
         "created_at": planned_at,
@@ -324,6 +333,7 @@ def _part_document(plan: BackfillPlan, number: int) -> Document:
         **plan_job(new, job.exchange, load_spec(job.exchange), plan.planned_ms),
         "_id": f"{plan.backfill_id}:{number + 1}",
         "backfill_id": plan.backfill_id,
+        "decision": plan.planned_ms,
         "wanted": plan.part_wanted[number],
     }
 

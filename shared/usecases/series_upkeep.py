@@ -81,8 +81,7 @@ class SeriesUpkeep:
         """
         job = Job.from_document(document)
         backfills = self._backfills_of(job, session)
-        ended = [BackfillStatus.DONE.value, BackfillStatus.CANCELLED.value]
-        for backfill_id in self._ordered_for(document, {"status": {"$nin": ended}}, session):
+        for backfill_id in self._ordered_for(document, {"ended_at": None}, session):
             parts = [each for each in backfills if each.get("backfill_id") == backfill_id]
             summaries = [summarize_part(each, self.ledger.count_left(each)) for each in parts]
             self.backfills.end(backfill_id, BackfillStatus.CANCELLED, summaries, session)

@@ -90,15 +90,29 @@ def test_a_deletion_whose_author_has_died_is_finished_by_a_tick_and_nothing_come
     assert api.call("POST", "/v1/jobs", JOB).status_code == 201
 
 
-def test_a_deletion_that_was_begun_is_finished_by_asking_again(api: AdminApi) -> None:
+def test_a_deletion_that_was_begun_is_not_done_twice(api: AdminApi) -> None:
+    """Whoever has decided it may still be about to drop the candles: they must not be those of a job made again."""
     api.add_connector()
+    api.add_job(indicators=[])
+    run_once(api.platform, JOB_ID)
+    retire(api)
     for query in ("", "?candles=delete"):
-        api.add_job(indicators=[])
-        run_once(api.platform, JOB_ID)
-        retire(api)
         assert api.call("DELETE", f"{PATH}{query}").status_code == 204
-        assert (api.call("GET", PATH).status_code, count_candles(api)) == (404, 0)
-    assert api.actions(f"jobs/{JOB_ID}") == ["job.create", "job.delete_with_candles"] * 2
+        assert (api.call("GET", PATH).status_code, api.call("POST", "/v1/jobs", JOB).status_code) == (200, 409)
+    set_fields(api, JOB_ID, updated_at=to_datetime(0))
+    taken = api.platform.jobs.take_retiring(to_datetime(1))
+    assert taken is not None
+    # Another tick leaves it to the one that has taken it.
+    api.platform.job_manager.finish_deletions_left()
+    assert api.call("GET", PATH).status_code == 200
+    api.platform.job_manager._finish_deletion(taken)
+    assert (api.call("GET", PATH).status_code, count_candles(api)) == (404, 0)
+    assert api.call("POST", "/v1/jobs", JOB).status_code == 201
+    # Who comes late finds another job, and leaves it.
+    run_once(api.platform, JOB_ID)
+    api.platform.job_manager.finish_deletions_left()
+    assert api.call("GET", PATH).status_code == 200
+    assert api.actions(f"jobs/{JOB_ID}") == ["job.create", "job.delete_with_candles", "job.create"]
 
 
 def test_a_deletion_with_candles_is_never_half_refused_while_others_patch(api: AdminApi) -> None:
@@ -142,7 +156,6 @@ def test_a_run_on_its_way_writes_nothing_more_once_its_job_is_to_go(api: AdminAp
     with pytest.raises(LeaseLost):
         run_once(api.platform, JOB_ID)
     assert (count_candles(api), api.count("job_runs")) == (0, 0)
-    assert api.call("DELETE", PATH).status_code == 204
 
 
 def test_candles_are_not_dropped_while_another_connector_of_the_exchange_gets_a_job_for_them(api: AdminApi) -> None:

@@ -42,6 +42,7 @@ def test_a_backfill_can_be_paused_resumed_and_cancelled(live: AdminApi, exchange
     assert (cancelled["status"], cancelled["left"], cancelled["eta_seconds"]) == ("cancelled", paused["left"], None)
     assert (cancelled["candles"], cancelled["share"]) == (paused["candles"], paused["share"])
     assert resumed["created_at"] < cancelled["finished_at"]
+    assert [chunk["status"] for chunk in cancelled["chunks"]] == ["done", "cancelled"]
     assert [each["id"] for each in live.get(f"/v1/jobs/{LIVE_ID}/backfills")["items"]] == [ID]
     assert live.get("/v1/jobs?kind=backfill&include=tasks")["items"] == []
     for verb in ("pause", "resume"):

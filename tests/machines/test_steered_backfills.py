@@ -13,7 +13,6 @@ from shared.domain.jobs import to_datetime
 from shared.domain.timeframes import MINUTE_MS
 from shared.errors import Conflict, NotFound
 from shared.stores.database import Document
-from shared.usecases.adopt_backfills import NAME
 from shared.usecases.plan_backfills import BackfillOrder
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
@@ -24,6 +23,7 @@ from tests.overtaking import overtake_write
 
 SEED: Final = 81
 AUTHOR: Final = Author("me", "admin", "test")
+LIVE: Final = "binance:BTC-USDT:1m"
 # Eight pages.
 FIRST_MS, END_MS = back(9_000), back(1_000)
 
@@ -73,7 +73,7 @@ def test_who_dies_after_the_parts_were_told_leaves_nothing_undone(platform: Plat
     platform.backfill_store.tell_parts(decide(platform, ordered, BackfillStatus.CANCELLED))
     assert statuses(platform, ordered) == ["paused", "paused"]
     assert platform.backfills.read(ordered).left == 8_000
-    platform.backfill_steering.carry_out(ordered)
+    platform.backfill_steering.follow(ordered)
     progress = platform.backfills.read(ordered)
     assert (progress.status, progress.left, len(progress.parts)) == ("cancelled", 8_000, 2)
     assert statuses(platform, ordered) == []
@@ -87,6 +87,24 @@ def test_an_older_decision_that_is_told_late_changes_nothing(platform: Platform,
     assert statuses(platform, ordered) == ["active", "active"]
     platform.database.transact(lambda session: platform.backfill_store.note_carried_out(paused, session))
     assert platform.backfills.read(ordered).status == "active"
+
+
+def test_what_was_decided_of_an_earlier_order_does_nothing_to_the_next_one(platform: Platform, ordered: str) -> None:
+    """It has the same id, and so have its parts."""
+    cancelled = decide(platform, ordered, BackfillStatus.CANCELLED)
+    platform.backfill_steering.follow(ordered)
+    platform.backfills.create(LIVE, BackfillOrder(FIRST_MS, END_MS, 2), AUTHOR)
+    platform.backfill_store.tell_parts(cancelled)
+    platform.backfill_steering._settle(cancelled, 1)
+    assert (platform.backfills.read(ordered).status, statuses(platform, ordered)) == ("active", ["active", "active"])
+
+
+def test_a_pause_of_its_own_outlasts_that_of_the_live_job(platform: Platform, ordered: str) -> None:
+    platform.job_manager.pause(LIVE, None, AUTHOR)
+    assert statuses(platform, ordered) == ["paused", "paused"]
+    platform.backfills.pause(ordered, AUTHOR)
+    platform.job_manager.resume(LIVE, None, AUTHOR)
+    assert statuses(platform, ordered) == ["paused", "paused"]
 
 
 @pytest.mark.parametrize("pages_max", [1, 20], ids=["the run's last page", "one of many"])
@@ -140,7 +158,6 @@ def test_a_backfill_that_is_ordered_again_has_a_document_of_its_own_time(platfor
 
 DRAWN: Final = transitions("Backfill")
 STATES: Final = ("[*]", "active", "paused", "done", "cancelled")
-LIVE: Final = "binance:BTC-USDT:1m"
 
 
 def bring_to(platform: Platform, backfill_id: str, state: str) -> None:
@@ -201,8 +218,7 @@ def as_version_0_1_0(platform: Platform, backfill_id: str, *part_statuses: str) 
     jobs = platform.database.collection("jobs")
     for number, status in enumerate(part_statuses, start=1):
         fields = {"status": status, "plan": plan, "pace_at": document["created_at"], "pace_left": 4_000}
-        jobs.update_one({"_id": f"{backfill_id}:{number}"}, {"$set": fields})
-    platform.database.collection("upgrades").delete_one({"_id": NAME})
+        jobs.update_one({"_id": f"{backfill_id}:{number}"}, {"$set": fields, "$unset": {"decision": 1, "pace": 1}})
 
 
 @pytest.mark.parametrize(
@@ -236,3 +252,22 @@ def test_backfills_of_an_earlier_version_get_their_documents(
         if part["status"] == "active":
             run_until_caught_up(platform, part["_id"])
     assert platform.backfills.read(ordered).status == "done"
+
+
+def test_what_version_0_1_0_had_paused_with_its_live_job_goes_on_with_it(platform: Platform, ordered: str) -> None:
+    platform.database.collection("jobs").update_one({"_id": LIVE}, {"$set": {"status": "paused"}})
+    as_version_0_1_0(platform, ordered, "paused", "paused")
+    platform.prepare()
+    assert platform.backfills.read(ordered).status == "paused"
+    platform.job_manager.resume(LIVE, None, AUTHOR)
+    assert statuses(platform, ordered) == ["active", "active"]
+
+
+def test_one_whose_last_part_a_worker_of_version_0_1_0_has_ended_is_done(platform: Platform, ordered: str) -> None:
+    platform.database.collection("jobs").update_many({"backfill_id": ordered}, {"$set": {"status": "done"}})
+    progress = platform.backfills.read(ordered)
+    assert (progress.status, progress.left) == ("done", 0)
+    platform.backfills.pause(ordered, AUTHOR)
+    found = platform.backfill_store.find(ordered)
+    assert found is not None
+    assert (found["status"], found["ended_at"] is not None) == ("done", True)
