@@ -228,7 +228,8 @@ def test_the_tick_carries_out_what_somebody_who_died_has_decided(
     deployment: Deployment, mongo_client: MongoClient[dict[str, Any]]
 ) -> None:
     database = mongo_client[deployment.database]
-    decided = {"status": "paused", "revision": 2, "is_carried_out": False, "decided_at": datetime(2026, 1, 1, tzinfo=UTC)}
+    long_ago = datetime(2026, 1, 1, tzinfo=UTC)
+    decided = {"status": "paused", "revision": 2, "is_carried_out": False, "decided_at": long_ago, "parts": []}
     database["backfills"].insert_one({"_id": "b", **decided})
     assert deployment.call("tick", deployment.issuer.token("tick")).status_code == 200
     found = database["backfills"].find_one_and_delete({"_id": "b"})

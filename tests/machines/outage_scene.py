@@ -306,7 +306,7 @@ def start_world(folder: Path, limits: Mapping[str, tuple[int, int]]) -> Iterator
         stack.callback(provider.stop)
         supervisor = Supervisor()
         stack.callback(supervisor.stop)
-        settings = {"CHANDLER_WORKER_PAGES_MAX": str(PAGES_MAX), "CHANDLER_LEASE_MS": "30000"}
+        settings = {"CHANDLER_WORKER_PAGES_MAX": str(PAGES_MAX), "CHANDLER_LEASE_MS": "40000"}
         tick, worker = start_functions(supervisor, provider, mongod.uri, DATABASE, folder, **settings)
         call_tick = stack.enter_context(tick_caller(provider, tick))
         yield World(platform, simulator, supervisor, clock_file, worker, call_tick, limits)

@@ -105,7 +105,7 @@ def test_workers_killed_while_they_catch_up_lose_nothing(world: World) -> None:
         world.work_until(lambda _jobs, least=before + 4: world.simulator.report()["binance"]["requests_total"] >= least)
         world.kill_worker()
         # Their leases run out.
-        world.pass_time(31_000, were_killed=True)
+        world.pass_time(41_000, were_killed=True)
     world.settle()
     runs = [run["outcome"] for job in world.jobs() for run in world.runs(job["_id"], back_ms)]
     assert "lost" in runs
@@ -231,7 +231,7 @@ def test_outages_and_kills_in_any_order_lose_nothing(tmp_path: Path, seed: int) 
             world.work_until(is_enough)
             if rng.random() < 0.4:
                 world.kill_worker()
-                world.pass_time(31_000, were_killed=True)
+                world.pass_time(41_000, were_killed=True)
         world.settle(200)
         world.assert_limits_held()
         for job_id in job_ids:

@@ -67,7 +67,7 @@ def test_an_instance_that_has_not_heard_of_it_looks_before_it_sends_later_than_a
     refused_instance, other_instance = InstanceLimiter(platform.limits), InstanceLimiter(platform.limits)
     grants = make_grants(platform, other_instance)
     permit = grants.acquire(1, 10)
-    refused_instance.block("binance", 30_000, "429")
+    refused_instance.block("binance", 3_600_000, "429")
     until_ms = blocked_until_ms(platform)
     heard = permit.reservation.replied_s
     wait_until(lambda: elapsed_s() > heard + LOOK_AGAIN_MS / 1000)

@@ -119,7 +119,7 @@ def kill_workers_again_and_again(
             answered = {"exchange": exchange, "kind": "slow", "delay_ms": 30, "count": few + ANSWERED_LATE}
             simulator.set_faults(answered, {"exchange": exchange, "kind": "slow", "delay_ms": 86_400_000})
             enough = requests_total() + few
-            workers = start_workers(2, mongodb_uri, database_name, 2 * HANG_S, 30_000, 50)
+            workers = start_workers(2, mongodb_uri, database_name, 2 * HANG_S, 40_000, 50)
             wait_until(lambda least=enough: requests_total() >= least, lambda: platform.jobs.list_({}))
             for worker in workers:
                 worker.send_signal(signal.SIGKILL)
