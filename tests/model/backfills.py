@@ -146,7 +146,7 @@ class Backfills:
 
     def _told(self, part: Part, decider: Decider) -> Part:
         """The part follows the decision that was read, unless it follows a newer one."""
-        is_late = part.follows >= decider.revision and "what is told late counts" not in self.bugs
+        is_late = part.follows >= decider.revision and "an older decision counts" not in self.bugs
         if part.status in (DONE, GONE) or is_late:
             return part
         return part._replace(status=ACTIVE if decider.status == ACTIVE else PAUSED, follows=decider.revision)

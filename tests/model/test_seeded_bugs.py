@@ -74,7 +74,7 @@ SEEDED: list[tuple[Model[Any], str]] = [
     (limiter("rounded down", GRAINS), OVER),
     (backfill("the page at hand lands"), LANDED),
     (backfill("answered before the parts are told"), LANDED),
-    (backfill("what is told late counts"), AGREE),
+    (backfill("an older decision counts"), AGREE),
     (backfill("settled whatever is decided"), AGREE),
     (backfill("ends take no turns"), AGREE),
     (backfill("nobody carries out what is left"), NO_WAY_ON),
