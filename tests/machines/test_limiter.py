@@ -103,7 +103,7 @@ def test_a_write_that_waited_for_another_one_does_not_bring_its_old_now_along(
 ) -> None:
     """$$NOW is taken when a command begins. What it would free by then, another one may have dropped meanwhile."""
     add_connector(platform, windows=[(1, 600)])
-    leaves_ms = reserve(platform).at_ms + 100 + 600
+    leaves_ms = grain_end_ms(reserve(platform).charged_ms, 600) + 600
     connectors = platform.database.collection("connectors")
     in_conflict = {"command.findAndModify": "connectors", "writeConflicts": {"$gte": 1}}
     with ThreadPoolExecutor(1) as pool, platform.database.open_session() as session:
