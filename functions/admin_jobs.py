@@ -28,6 +28,7 @@ from shared.errors import InvalidRequest
 from shared.stores.candles import Series
 from shared.stores.database import Document
 from shared.usecases.authorize import Role
+from shared.usecases.series_jobs import is_task
 
 # Milliseconds since the epoch, up to the year 9999.
 MS_DIGITS_MAX: Final = 15
@@ -35,9 +36,20 @@ MS_DIGITS_MAX: Final = 15
 
 def _respond_job(call: Call, document: Document, status: int = 200, location: str = "") -> Response:
     """With how much of its series is still to be computed, which is not looked up for each job of a list."""
-    view = job_view(document, call.platform.database.server_now_ms())
-    stale_count = call.platform.helpers.count_stale(Job.from_document(document))
+    (shown,) = _with_lists(call, [document])
+    view = job_view(shown, call.platform.database.server_now_ms())
+    stale_count = call.platform.helpers.count_stale(Series.of(Job.from_document(document)))
     return respond_resource({**view, "stale_candles": stale_count}, status, location)
+
+
+def _with_lists(call: Call, documents: list[Document]) -> list[Document]:
+    """With the indicators of their series, but for tasks of series, which have none."""
+    series = [Series.of(Job.from_document(document)) for document in documents]
+    lists = call.platform.series_store.read_lists(series)
+    return [
+        document if is_task(document) else {**document, "indicators": lists[each.series_id]}
+        for document, each in zip(documents, series, strict=True)
+    ]
 
 
 def _create(call: Call) -> Response:
@@ -50,7 +62,8 @@ def _list(call: Call) -> Response:
     query = parse_query(call.request, JobsQuery)
     found = call.platform.jobs.list_(query.condition(), read_cursor(query.cursor) or "", query.limit)
     now_ms = call.platform.database.server_now_ms()
-    return respond_page([job_view(document, now_ms) for document in found], query.limit, found[-1]["_id"] if found else None)
+    shown = [job_view(document, now_ms) for document in _with_lists(call, found)]
+    return respond_page(shown, query.limit, found[-1]["_id"] if found else None)
 
 
 def _get(call: Call) -> Response:

@@ -87,6 +87,7 @@ def verification_view(found: Verification) -> View:
         "is_sound": found.ledger_differences_count + found.value_differences_count == 0,
         "candles": found.candles_count,
         "values": found.values_count,
+        "stale_candles": found.stale_count,
         "ledger_differences": {
             "count": found.ledger_differences_count,
             "items": [

@@ -12,7 +12,8 @@ from pymongo.database import Database as MongoDatabase
 from shared.domain.connectors import booked_windows
 from shared.domain.job_ranges import format_ms
 from shared.domain.jobs import KEEPING_KINDS, JobKind, to_ms
-from shared.domain.timeframes import TIMEFRAMES
+from shared.domain.timeframes import TIMEFRAMES, Timeframe
+from shared.stores.candles import Series
 
 JOBS_MAX: Final = 200
 RUNS_MAX: Final = 60
@@ -42,6 +43,7 @@ class JobRow:
     """A job, or all chunks of a backfill.
 
     `progress` from 0 (its start) to 1 (now); `lag_ms` since the first candle that is not stored here has closed.
+    `stale`: of so many candles at most values are still to be computed.
     `stretch` is what a backfill covers, like `2026-01-01 … 2026-02-01`; empty for a live job.
     """
 
@@ -55,6 +57,7 @@ class JobRow:
     candles: int
     last_run_ms: int | None
     indicators: tuple[str, ...]
+    stale: int
     error: str
     stretch: str
 
@@ -85,11 +88,13 @@ def take_snapshot(database: "MongoDatabase[dict[str, Any]]") -> Snapshot:
     now_ms = int(time.time() * 1000)
     runs = list(database["job_runs"].find({}).sort("finished_at", -1).limit(RUNS_MAX))
     last_runs = _last_runs(database)
-    jobs = database["jobs"].find({"kind": {"$in": list(KEEPING_KINDS)}}).sort("_id", 1).limit(JOBS_MAX)
+    jobs = list(database["jobs"].find({"kind": {"$in": list(KEEPING_KINDS)}}).sort("_id", 1).limit(JOBS_MAX))
+    series_ids = [_series_id(document) for document in jobs]
+    series = {found["_id"]: found for found in database["series"].find({"_id": {"$in": series_ids}})}
     return Snapshot(
         at_ms=now_ms,
         connectors=tuple(_connector_row(document, now_ms) for document in database["connectors"].find({}).sort("_id", 1)),
-        jobs=tuple(_job_rows(jobs, last_runs, now_ms)),
+        jobs=tuple(_job_rows(jobs, series, last_runs, now_ms)),
         runs_count=database["job_runs"].estimated_document_count(),
         troubles=tuple(_trouble(run) for run in reversed(runs) if run.get("outcome") not in ORDINARY_OUTCOMES),
     )
@@ -117,11 +122,18 @@ def _last_runs(database: "MongoDatabase[dict[str, Any]]") -> dict[str, datetime]
     return {row["_id"]: row["at"] for row in database["job_runs"].aggregate(stages) if row["at"] is not None}
 
 
-def _job_rows(jobs: Iterable[Document], last_runs: Mapping[str, datetime], now_ms: int) -> Iterator[JobRow]:
+def _series_id(job: Document) -> str:
+    return Series(job["exchange"], job["symbol"], job["timeframe"]).series_id
+
+
+def _job_rows(
+    jobs: Iterable[Document], series: Mapping[str, Document], last_runs: Mapping[str, datetime], now_ms: int
+) -> Iterator[JobRow]:
     """A row a job, but one for all chunks of a backfill."""
     for _, chunks in groupby(jobs, key=lambda document: document.get("backfill_id", document["_id"])):
         documents = list(chunks)
-        rows = [_job_row(document, last_runs.get(document["_id"]), now_ms) for document in documents]
+        owner = series.get(_series_id(documents[0]), {})
+        rows = [_job_row(document, owner, last_runs.get(document["_id"]), now_ms) for document in documents]
         yield rows[0] if len(rows) == 1 else _backfill_row(documents, rows)
 
 
@@ -142,7 +154,7 @@ def _backfill_row(documents: Sequence[Document], rows: Sequence[JobRow]) -> JobR
     )
 
 
-def _job_row(document: Document, last_run_at: datetime | None, now_ms: int) -> JobRow:
+def _job_row(document: Document, series: Document, last_run_at: datetime | None, now_ms: int) -> JobRow:
     timeframe = TIMEFRAMES[document["timeframe"]]
     cursor_at: datetime | None = document["cursor"]["last_ts"]
     start_ms = to_ms(document["start_at"])
@@ -161,10 +173,17 @@ def _job_row(document: Document, last_run_at: datetime | None, now_ms: int) -> J
         lag_ms=max(0, min(now_ms, end_ms) - timeframe.close(reached_ms)),
         candles=int(document.get("totals", {}).get("candles", 0)),
         last_run_ms=None if last_run_at is None else max(0, now_ms - to_ms(last_run_at)),
-        indicators=tuple(str(indicator.get("as") or indicator.get("name")) for indicator in document.get("indicators", ())),
+        indicators=tuple(str(indicator.get("as") or indicator.get("name")) for indicator in series.get("indicators", ())),
+        stale=_stale_count(series, timeframe, reached_ms),
         error=str(last_error.get("message") or last_error.get("code") or ""),
         stretch="" if end_at is None else f"{_moment(start_ms)} … {_moment(end_ms)}",
     )
+
+
+def _stale_count(series: Document, timeframe: Timeframe, reached_ms: int) -> int:
+    """From the first that has changed to where the job is; to count what is stored takes longer."""
+    first_ms = min((to_ms(stretch["from"]) for stretch in series.get("stale", ())), default=reached_ms)
+    return timeframe.count(first_ms, max(first_ms, reached_ms))
 
 
 def _state(document: Document, is_behind: bool, now_ms: int) -> str:

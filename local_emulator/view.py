@@ -209,6 +209,8 @@ def _jobs(rows: tuple[JobRow, ...], rows_max: int) -> RenderableType:
             "-" if row.last_run_ms is None else f"{_span(row.last_run_ms)} ago",
             Text(row.error, style="red", no_wrap=True)
             if row.error
+            else Text(f"{row.stale:,} to compute", style="yellow", no_wrap=True)
+            if row.stale and not row.stretch
             else Text(row.stretch or _listed(row.indicators), style="dim", no_wrap=True),
         )
     if len(rows) > rows_max:

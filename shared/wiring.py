@@ -22,25 +22,10 @@ from shared.exchanges.http_session import open_session
 from shared.senders.alert_posts import AlertPosts
 from shared.senders.worker_calls import MetadataTokens, WorkerCalls
 from shared.settings import Settings
-from shared.stores.alerts import AlertStore
-from shared.stores.audit_log import AuditLog
-from shared.stores.backfills import BackfillStore
-from shared.stores.candles import CandleStore
-from shared.stores.connector_holds import ConnectorHolds
-from shared.stores.connectors import ConnectorStore
-from shared.stores.coverage import CoverageStore
-from shared.stores.database import Database, storage_errors
-from shared.stores.job_leases import JobLeases
-from shared.stores.job_summaries import JobSummaries
-from shared.stores.jobs import JobStore
-from shared.stores.rate_limits import RateLimitStore
-from shared.stores.retired_totals import RetiredTotals
-from shared.stores.revisions import RevisionStore
-from shared.stores.runs import RunStore
-from shared.stores.series import SeriesStore
-from shared.stores.series_jobs import SeriesJobs
-from shared.stores.upgrades import UpgradeStore
+from shared.stores.database import storage_errors
+from shared.stores.instance import Stores
 from shared.usecases.adopt_backfills import adopt_backfills
+from shared.usecases.adopt_series import adopt_series
 from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.authorize import IdentityTokens, UserTokens
 from shared.usecases.collect_metrics import MetricsCollector
@@ -58,7 +43,7 @@ from shared.usecases.read_candles import CandleReader
 from shared.usecases.read_coverage import CoverageReader
 from shared.usecases.renew_values import ValuesRenewal
 from shared.usecases.resolve_alert import AlertResolver
-from shared.usecases.resolve_specs import SpecLists
+from shared.usecases.resolve_specs import SeriesSpecs, SpecLists
 from shared.usecases.run_endings import RunLimits
 from shared.usecases.run_job import JobRunner
 from shared.usecases.send_requests import RequestSenders
@@ -76,27 +61,19 @@ EXCHANGE_TIMEOUT_S: Final = (3.05, ANSWER_MS_MAX / 1000)
 SWITCH_INTERVAL_S: Final = 0.0005
 
 
-class Platform:
+class Platform(Stores):
     """Everything one instance works with."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+        super().__init__(settings)
         self.holder = f"{settings.revision}@{socket.gethostname()}:{os.getpid()}"
-
-    @cached_property
-    def database(self) -> Database:
-        """Connected lazily, checked at once: no function works on a server it cannot be right on."""
-        database = Database.connect(self.settings)
-        database.check()
-        return database
 
     def prepare(self) -> None:
         """Make the indexes, and note of a database without jobs that nothing in it is old; does nothing where that is done."""
         with storage_errors():
-            keepers = (self.connectors, self.connector_holds, self.jobs, self.backfill_store)
-            for store in (*keepers, self.runs, self.revisions, self.alerts, self.audit_log):
-                store.ensure_indexes()
+            self.ensure_indexes()
             self.values_renewal.begin()
+            adopt_series(self.old_series, self.upgrade_store)
             adopt_backfills(self.backfill_store, self.jobs)
 
     def close(self) -> None:
@@ -117,31 +94,6 @@ class Platform:
         return True
 
     @cached_property
-    def connectors(self) -> ConnectorStore:
-        """The collection `connectors`."""
-        return ConnectorStore(self.database)
-
-    @cached_property
-    def connector_holds(self) -> ConnectorHolds:
-        """The collection `connector_holds`."""
-        return ConnectorHolds(self.database)
-
-    @cached_property
-    def jobs(self) -> JobStore:
-        """The collection `jobs`."""
-        return JobStore(self.database)
-
-    @cached_property
-    def leases(self) -> JobLeases:
-        """Claims and the writes of runs."""
-        return JobLeases(self.database)
-
-    @cached_property
-    def limits(self) -> RateLimitStore:
-        """The limiter's part of the collection `connectors`."""
-        return RateLimitStore(self.database)
-
-    @cached_property
     def limiter(self) -> InstanceLimiter:
         """The limiter as this instance uses it. An instance that is ended in good order reports what it still holds."""
         limiter = InstanceLimiter(self.limits)
@@ -149,54 +101,19 @@ class Platform:
         return limiter
 
     @cached_property
-    def candles(self) -> CandleStore:
-        """All candle collections."""
-        return CandleStore(self.database)
-
-    @cached_property
     def ledger(self) -> SeriesLedger:
         """The ledger of completeness of all series."""
-        return SeriesLedger(CoverageStore(self.database), SeriesStore(self.database), self.series_jobs, self.alerts)
-
-    @cached_property
-    def series_jobs(self) -> SeriesJobs:
-        """The collection `jobs`, by series."""
-        return SeriesJobs(self.database)
+        return SeriesLedger(self.coverage, self.series_store, self.series_jobs, self.alerts)
 
     @cached_property
     def helpers(self) -> SeriesHelpers:
         """What wakes the jobs that a series makes for itself."""
-        return SeriesHelpers(self.series_jobs, self.candles, SeriesStore(self.database), self.backfill_store)
+        return SeriesHelpers(self.series_jobs, self.candles, self.series_store, self.backfill_store)
 
     @cached_property
-    def backfill_store(self) -> BackfillStore:
-        """The collection `backfills`."""
-        return BackfillStore(self.database)
-
-    @cached_property
-    def runs(self) -> RunStore:
-        """The collection `job_runs`."""
-        return RunStore(self.database, self.settings.run_ttl_days)
-
-    @cached_property
-    def revisions(self) -> RevisionStore:
-        """The collection `revisions`."""
-        return RevisionStore(self.database, self.settings.run_ttl_days)
-
-    @cached_property
-    def alerts(self) -> AlertStore:
-        """The collection `alerts`."""
-        return AlertStore(self.database)
-
-    @cached_property
-    def upgrade_store(self) -> UpgradeStore:
-        """The collection `upgrades`."""
-        return UpgradeStore(self.database)
-
-    @cached_property
-    def audit_log(self) -> AuditLog:
-        """The collection `audit_log`."""
-        return AuditLog(self.database)
+    def specs(self) -> SeriesSpecs:
+        """What the candles of each series have values of."""
+        return SeriesSpecs(self.series_store, SpecLists())
 
     @cached_property
     def exchange_session(self) -> requests.Session:
@@ -243,7 +160,7 @@ class Platform:
         # A run's one thread decodes while the other waits for MongoDB, and would then wait for the decoding too: up to 5 ms
         # at each of a page's commands by Python's default, which is a tenth of the throughput (benchmarks/ingest.py).
         sys.setswitchinterval(SWITCH_INTERVAL_S)
-        settings, spec_lists = self.settings, SpecLists()
+        settings = self.settings
         return JobRunner(
             database=self.database,
             connectors=self.connectors,
@@ -254,7 +171,14 @@ class Platform:
             helpers=self.helpers,
             planner=RunPlanner(self.database, self.leases, self.ledger, self.helpers, settings.lease_ms),
             enricher=SeriesEnricher(
-                self.database, self.series_jobs, self.connectors, self.leases, self.candles, spec_lists, settings.lease_ms
+                self.database,
+                self.series_store,
+                self.series_jobs,
+                self.connectors,
+                self.leases,
+                self.candles,
+                self.specs.lists,
+                settings.lease_ms,
             ),
             revisions=self.revisions,
             runs=self.runs,
@@ -263,7 +187,7 @@ class Platform:
                 settings.lease_ms, settings.worker_pages_max, settings.worker_wait_ms_max, settings.attempts_max
             ),
             rng=random.Random(),
-            spec_lists=spec_lists,
+            specs=self.specs,
         )
 
     @cached_property
@@ -290,8 +214,8 @@ class Platform:
     @cached_property
     def metrics(self) -> MetricsCollector:
         """The metrics function's use case."""
-        summaries, retired = JobSummaries(self.database), RetiredTotals(self.database)
-        return MetricsCollector(self.database, self.connectors, summaries, retired, self.runs, self.alerts)
+        summaries, retired = self.job_summaries, self.retired_totals
+        return MetricsCollector(self.database, self.connectors, summaries, retired, self.runs, self.alerts, self.helpers)
 
     @cached_property
     def exchange_desk(self) -> ExchangeDesk:
@@ -352,9 +276,9 @@ class Platform:
                 self.jobs,
                 self.ledger,
                 self.candles,
-                JobSummaries(self.database),
+                self.job_summaries,
                 self.open_exchange,
-                SpecLists(),
+                self.specs,
             ),
             self.backfill_steering,
             self.settings.lease_ms,
@@ -363,7 +287,7 @@ class Platform:
     @cached_property
     def candle_reader(self) -> CandleReader:
         """The use case that reads candles."""
-        return CandleReader(self.jobs, self.candles)
+        return CandleReader(self.jobs, self.candles, self.specs)
 
     @cached_property
     def coverage_reader(self) -> CoverageReader:
@@ -373,7 +297,7 @@ class Platform:
     @cached_property
     def series_verifier(self) -> SeriesVerifier:
         """The use case that holds ledger and values against the candles."""
-        return SeriesVerifier(self.jobs, self.candles, self.coverage_reader, SpecLists())
+        return SeriesVerifier(self.jobs, self.candles, self.coverage_reader, self.specs, self.helpers.count_stale)
 
     @cached_property
     def user_tokens(self) -> UserTokens:

@@ -5,17 +5,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
+from pymongo.client_session import ClientSession
 
 from shared.deadline import Deadline
 from shared.domain.candles import CandleBatch, FloatArray
 from shared.domain.indicators import DEFAULT_INDICATORS
-from shared.domain.jobs import PRIORITIES, JobKind, job_id_of, to_datetime
+from shared.domain.jobs import PRIORITIES, Job, JobKind, job_id_of, to_datetime
 from shared.exchanges.catalog import load_spec
 from shared.settings import load_settings
 from shared.stores.candles import Series
 from shared.stores.job_leases import Claim, DueJob
 from shared.stores.rate_limits import initial_limiter
+from shared.usecases.plan_jobs import plan_list
 from shared.usecases.run_job import RunResult
+from shared.usecases.series_jobs import series_fields
 from shared.wiring import Platform
 
 PAGE_ROWS = 20_000
@@ -96,7 +99,6 @@ def add_job(
         "abandoned": [],
         "attempt": 0,
         "last_error": None,
-        "indicators": DEFAULT_DOCUMENTS if indicators is None else list(indicators),
         "overlap": 2,
         "totals": {},
         "run_requested": False,
@@ -104,8 +106,22 @@ def add_job(
         "revision": 1,
         **fields,
     }
-    platform.database.transact(lambda session: platform.jobs.insert(document, session))
+    wanted = None if indicators is None else [dict(each) for each in indicators]
+    platform.database.transact(lambda session: _insert_job(platform, document, wanted, session))
     return str(document["_id"])
+
+
+def _insert_job(
+    platform: Platform, document: dict[str, Any], wanted: list[dict[str, Any]] | None, session: ClientSession
+) -> None:
+    """With what a job's making means for its series' list, and nothing besides."""
+    platform.jobs.insert(document, session)
+    series = Series.of(Job.from_document(document))
+    known = platform.series_store.read_list(series, session)
+    others = platform.jobs.count({**series_fields(Job.from_document(document)), "_id": {"$ne": document["_id"]}}, session)
+    listed = plan_list(known if others else None, wanted)
+    if listed != known or not others:
+        platform.series_store.write_list(series, listed, {}, session)
 
 
 def add_candles(platform: Platform, series: Series, candles: CandleBatch, values: Mapping[str, FloatArray]) -> None:

@@ -106,7 +106,6 @@ class Job:
     end_ms: int | None
     cursor_ms: int | None
     attempt: int
-    indicators: tuple[Mapping[str, Any], ...]
     overlap: int
     begins_ms: int | None
     follows_ms: int | None
@@ -128,7 +127,6 @@ class Job:
             end_ms=None if document["end_at"] is None else to_ms(document["end_at"]),
             cursor_ms=None if cursor_at is None else to_ms(cursor_at),
             attempt=document["attempt"],
-            indicators=tuple(document["indicators"]),
             overlap=document["overlap"],
             begins_ms=None if begins_at is None else to_ms(begins_at),
             follows_ms=None if follows_at is None else to_ms(follows_at),

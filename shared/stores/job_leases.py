@@ -46,7 +46,7 @@ BRANCHES_MAX: Final = 100
 LISTED_BATCH: Final = 10_000
 _ALL_PRIORITIES: Final = tuple(sorted(set(PRIORITIES.values())))
 # What a run has to know of its job once it has written: others may have changed it meanwhile.
-_KEPT_FIELDS: Final = ("status", "slot_ledger", "epoch", "indicators", "codes_until")
+_KEPT_FIELDS: Final = ("status", "slot_ledger", "epoch", "codes_until")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,25 +1,89 @@
-"""`series`: what is known of a series beside its jobs.
+"""`series`: one document for each series, and what is true of the series stands there, whoever asks for its candles.
 
-`asked`: spans that were asked for by jobs that have been deleted or have moved on. `begins_at`: the exchange has nothing that
-is older.
+`indicators` is the one list that all of its candles have values of, `indicator_fields` what each label has ever stood for in
+them. `asked` are spans that jobs had asked for which have been deleted or have moved on; `begins_at`: the exchange has nothing
+that is older. `stale` are stretches [from, to) of candles that have changed, so that what is computed from them has to be
+computed again. `changes` counts what others may have read past: of two transactions that count, one waits for the other and
+begins again. docs/series.md shows one, and says what its jobs keep instead, and why.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
+from pymongo import ASCENDING
 from pymongo.client_session import ClientSession
 
-from shared.domain.jobs import to_datetime, to_ms
-from shared.stores.database import Database
+from shared.domain.indicator_lists import join_lists
+from shared.domain.jobs import KEEPING_KINDS, JobKind, to_datetime, to_ms
+from shared.stores.candles import Series
+from shared.stores.database import Database, Document
 
 COLLECTION: Final = "series"
+JOBS: Final = "jobs"
+# More stretches than this are taken together as one: it only costs work.
+STALE_MAX: Final = 100
+# `to` of a stretch that reaches to the end, wherever that will be.
+ENDLESS: Final = datetime(9999, 12, 31, tzinfo=UTC)
+IS_STALE: Final[Document] = {"stale.0": {"$exists": True}}
+# Jobs of version 0.1.0 have lists of their own.
+HAS_LIST: Final[Document] = {"indicators": {"$exists": True}, "kind": {"$in": [kind.value for kind in KEEPING_KINDS]}}
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """What has to be computed again, as (start_ms, end_ms), ascending; the list it is computed for; `changes` as of then."""
+
+    stretches: list[tuple[int, int]]
+    indicators: list[Document]
+    changes: int
 
 
 class SeriesStore:
-    """Spans as (start_ms, end_ms), half open; series by their id (`binance:BTC-USDT:1m`)."""
+    """Spans as (start_ms, end_ms), half open."""
 
     def __init__(self, database: Database) -> None:
         self._collection = database.collection(COLLECTION)
+        self._jobs = database.collection(JOBS)
+
+    def ensure_indexes(self) -> None:
+        """For series of which something is stale, which are few."""
+        self._collection.create_index([("stale.from", ASCENDING)], name="stale", partialFilterExpression=IS_STALE)
+
+    def read_list(self, series: Series, session: ClientSession | None = None) -> list[Document]:
+        """Its indicators; empty where no job has ever named any."""
+        document = self._collection.find_one({"_id": series.series_id}, {"indicators": 1}, session=session) or {}
+        return self._list_of(series, document, session)
+
+    def read_lists(self, wanted: Sequence[Series]) -> dict[str, list[Document]]:
+        """Those of several series, by their ids."""
+        ids = [series.series_id for series in wanted]
+        found = {document["_id"]: document for document in self._collection.find({"_id": {"$in": ids}}, {"indicators": 1})}
+        return {series.series_id: self._list_of(series, found.get(series.series_id, {}), None) for series in wanted}
+
+    def read_fields(self, series: Series, session: ClientSession) -> Document:
+        """What each label has stood for in its candles: {name, params} by label."""
+        document = self._collection.find_one({"_id": series.series_id}, {"indicator_fields": 1}, session=session) or {}
+        return dict(document.get("indicator_fields") or {})
+
+    def write_list(self, series: Series, indicators: Sequence[Document], fields: Document, session: ClientSession) -> None:
+        """Another list, and what its labels stand for."""
+        named = {"exchange": series.exchange, "symbol": series.symbol, "timeframe": series.timeframe}
+        self._collection.update_one(
+            {"_id": series.series_id},
+            {"$set": {**named, "indicators": list(indicators), "indicator_fields": fields}, "$inc": {"changes": 1}},
+            upsert=True,
+            session=session,
+        )
+
+    def _list_of(self, series: Series, document: Document, session: ClientSession | None) -> list[Document]:
+        if "indicators" in document:
+            return list(document["indicators"])
+        # A function of version 0.1.0 that is still at work has made its first job: it has a list of its own.
+        named = {"exchange": series.exchange, "symbol": series.symbol, "timeframe": series.timeframe}
+        found = self._jobs.find({**named, **HAS_LIST}, {"kind": 1, "indicators": 1}, session=session)
+        return join_lists([each["indicators"] for each in sorted(found, key=is_not_live)])
 
     def read_asked(self, series_id: str, session: ClientSession | None = None) -> list[tuple[int, int]]:
         """What jobs that are gone had asked for."""
@@ -47,10 +111,61 @@ class SeriesStore:
         update = {"$max": {"begins_at": to_datetime(begins_ms)}}
         self._collection.update_one({"_id": series_id}, update, upsert=True, session=session)
 
-    def take_turn(self, series_id: str, session: ClientSession) -> None:
+    def note_change(self, series_id: str, session: ClientSession) -> None:
         """Of two transactions that do this, one waits for the other and begins again: what they read of the series is so."""
-        self._collection.update_one({"_id": series_id}, {"$inc": {"turns": 1}}, upsert=True, session=session)
+        self._collection.update_one({"_id": series_id}, {"$inc": {"changes": 1}}, upsert=True, session=session)
+
+    def add_stale(self, series_id: str, start_ms: int, end_ms: int | None, session: ClientSession) -> None:
+        """Candles in [start_ms, end_ms) have changed; None: all from there on."""
+        stretch = {"from": to_datetime(start_ms), "to": ENDLESS if end_ms is None else to_datetime(end_ms)}
+        joined = {"$setUnion": [{"$ifNull": ["$stale", []]}, [stretch]]}
+        whole = [{"from": {"$min": "$stale.from"}, "to": {"$max": "$stale.to"}}]
+        self._collection.update_one(
+            {"_id": series_id},
+            [
+                {"$set": {"stale": joined, "changes": {"$add": [{"$ifNull": ["$changes", 0]}, 1]}}},
+                {"$set": {"stale": {"$cond": [{"$gt": [{"$size": "$stale"}, STALE_MAX]}, whole, "$stale"]}}},
+            ],
+            upsert=True,
+            session=session,
+        )
+
+    def touch_stale(self, series_id: str, session: ClientSession) -> None:
+        """Let what is computed again at this moment be computed once more: candles have changed that it may have read."""
+        self._collection.update_one({"_id": series_id, **IS_STALE}, {"$inc": {"changes": 1}}, session=session)
+
+    def read_stale(self, series: Series, session: ClientSession | None = None) -> Stale:
+        """What is to be computed again, and for which list."""
+        fields = {"stale": 1, "changes": 1, "indicators": 1}
+        document = self._collection.find_one({"_id": series.series_id}, fields, session=session) or {}
+        stretches = sorted((to_ms(stretch["from"]), to_ms(stretch["to"])) for stretch in document.get("stale", ()))
+        return Stale(stretches, self._list_of(series, document, session), document.get("changes", 0))
+
+    def list_stale(self, limit: int) -> list[Series]:
+        """Series of which something is stale, at most `limit`."""
+        fields = {"_id": 0, "exchange": 1, "symbol": 1, "timeframe": 1}
+        found = self._collection.find({**IS_STALE, "exchange": {"$exists": True}}, fields, hint="stale")
+        return [Series(**document) for document in found.limit(limit)]
+
+    def count_stale_series(self) -> dict[str, int]:
+        """By exchange: of how many series something is stale."""
+        stages: list[Document] = [{"$match": IS_STALE}, {"$group": {"_id": "$exchange", "count": {"$sum": 1}}}]
+        found = self._collection.aggregate(stages, hint="stale")
+        return {str(row["_id"]): row["count"] for row in found if row["_id"] is not None}
+
+    def replace_stale(self, series_id: str, changes: int, stretches: Sequence[tuple[int, int]], session: ClientSession) -> bool:
+        """Put these stretches in the place of those read; False if there have been changes since."""
+        stale = [{"from": to_datetime(start_ms), "to": to_datetime(end_ms)} for start_ms, end_ms in stretches]
+        matched = self._collection.update_one(
+            {"_id": series_id, "changes": changes}, {"$set": {"stale": stale}}, session=session
+        ).matched_count
+        return matched == 1
 
     def drop(self, series_id: str, session: ClientSession) -> None:
         """Forget the series."""
         self._collection.delete_one({"_id": series_id}, session=session)
+
+
+def is_not_live(job: Document) -> bool:
+    """The live job's list goes before others'."""
+    return bool(job["kind"] != JobKind.LIVE)

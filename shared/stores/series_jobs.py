@@ -1,17 +1,15 @@
 """`jobs`, seen by series: those that keep one, and the two that a series makes for itself (repair and enrich).
 
-An enrich job lists in `stale` which stretches of candles [from, to) have changed, so that what is computed from them has to be
-computed again; `stale_seq` counts the entries ever made, so that its run sees whether there are new ones. A job's `epoch`
-counts how often others have changed candles or values that it may have read: its run compares it when it stores a page.
+A job's `epoch` counts how often others have changed candles or values that it may have read, or the list of indicators: its
+run compares it when it stores a page.
 """
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from pymongo.client_session import ClientSession
 
-from shared.domain.jobs import KEEPING_KINDS, JobKind, JobStatus, to_datetime, to_ms
+from shared.domain.jobs import KEEPING_KINDS, JobKind, JobStatus, to_datetime
 from shared.stores.database import Database, Document
 from shared.stores.retired_totals import RetiredTotals
 
@@ -20,12 +18,8 @@ COLLECTION: Final = "jobs"
 LISTED_MAX: Final = 500
 # The index is made in jobs.py.
 SERIES_INDEX: Final = "series"
-# More stretches than this are taken together as one: it only costs work.
-STALE_MAX: Final = 100
-# `to` of a stretch that reaches to the end, wherever that will be.
-ENDLESS: Final = datetime(9999, 12, 31, tzinfo=UTC)
 # What a job that is done gets anew when it is woken.
-AGAIN_FIELDS: Final = ("status", "start_at", "end_at", "cursor", "indicators")
+AGAIN_FIELDS: Final = ("status", "start_at", "end_at", "cursor")
 RETIRED_FIELDS: Final = {"connector_id": 1, "totals": 1, "slot_ledger.totals": 1}
 _KEEPING: Final = tuple(kind.value for kind in KEEPING_KINDS)
 
@@ -41,12 +35,6 @@ class SeriesJobs:
         """Its live job and backfills, by whichever connector; at most LISTED_MAX."""
         found = self._collection.find({**series, "kind": {"$in": _KEEPING}}, session=session, hint=SERIES_INDEX)
         return list(found.limit(LISTED_MAX))
-
-    def list_other_lists(self, series: Document, own_id: str, session: ClientSession) -> list[list[Document]]:
-        """The lists of indicators of the jobs that keep it but for this one."""
-        condition = {**series, "kind": {"$in": _KEEPING}, "_id": {"$ne": own_id}}
-        found = self._collection.find(condition, {"indicators": 1}, session=session, hint=SERIES_INDEX)
-        return [document["indicators"] for document in found.limit(LISTED_MAX)]
 
     def wake(self, document: Document, delay_ms: int, session: ClientSession) -> None:
         """Make a job that a series needs, due after `delay_ms`, or let it run again if it is done; else count it as woken.
@@ -90,15 +78,6 @@ class SeriesJobs:
             session=session,
         )
 
-    def set_indicators(self, job_id: str, indicators: list[Document], session: ClientSession) -> None:
-        """Another list for the job, if there is one."""
-        update = {"$set": {"indicators": indicators}, "$inc": {"revision": 1}}
-        self._collection.update_one({"_id": job_id}, update, session=session)
-
-    def touch_stale(self, job_id: str, session: ClientSession) -> None:
-        """Let a chunk that an enrich job is at work on be computed again: candles have changed that it may have read."""
-        self._collection.update_one({"_id": job_id}, {"$inc": {"stale_seq": 1}}, session=session)
-
     def move(self, job_ids: Sequence[str], before: str, after: str, session: ClientSession) -> None:
         """Those of the jobs that have the status `before` get `after`; a run on its way ends with its page."""
         self._collection.update_many(
@@ -127,35 +106,6 @@ class SeriesJobs:
         self._retired.add(list(self._collection.find(condition, RETIRED_FIELDS, session=session)), session)
         self._collection.delete_many(condition, session=session)
 
-    def add_stale(self, job_id: str, start_ms: int, end_ms: int | None, session: ClientSession) -> None:
-        """Note at the enrich job, which is there, that candles in [start_ms, end_ms) have changed; None: all from there on."""
-        stretch = {"from": to_datetime(start_ms), "to": ENDLESS if end_ms is None else to_datetime(end_ms)}
-        joined = {"$setUnion": [{"$ifNull": ["$stale", []]}, [stretch]]}
-        whole = [{"from": {"$min": "$stale.from"}, "to": {"$max": "$stale.to"}}]
-        self._collection.update_one(
-            {"_id": job_id},
-            [
-                {"$set": {"stale": joined, "stale_seq": {"$add": [{"$ifNull": ["$stale_seq", 0]}, 1]}}},
-                {"$set": {"stale": {"$cond": [{"$gt": [{"$size": "$stale"}, STALE_MAX]}, whole, "$stale"]}}},
-                {"$set": {"start_at": {"$min": "$stale.from"}}},
-            ],
-            session=session,
-        )
-
-    def read_stale(self, job_id: str, session: ClientSession | None = None) -> tuple[list[tuple[int, int]], int]:
-        """The stretches (start_ms, end_ms) of an enrich job, ascending, and its `stale_seq`; none if there is no such job."""
-        document = self._collection.find_one({"_id": job_id}, {"stale": 1, "stale_seq": 1}, session=session) or {}
-        stretches = sorted((to_ms(stretch["from"]), to_ms(stretch["to"])) for stretch in document.get("stale", ()))
-        return stretches, document.get("stale_seq", 0)
-
-    def replace_stale(self, job_id: str, seq: int, stretches: Sequence[tuple[int, int]], session: ClientSession) -> bool:
-        """Put these stretches in the place of those read under `seq`; False if others have been added since."""
-        stale = [{"from": to_datetime(start_ms), "to": to_datetime(end_ms)} for start_ms, end_ms in stretches]
-        matched = self._collection.update_one(
-            {"_id": job_id, "stale_seq": seq}, {"$set": {"stale": stale}}, session=session
-        ).matched_count
-        return matched == 1
-
     def raise_codes_until(self, series: Document, end_ms: int, own_id: str, session: ClientSession) -> None:
         """Tell the series' live job, if it has not come to `end_ms`, that the ledger speaks of intervals up to there."""
         end_at = to_datetime(end_ms)
@@ -178,3 +128,7 @@ class SeriesJobs:
             {"$inc": {"epoch": 1}},
             session=session,
         )
+
+    def next_epoch_of_all(self, series: Document, session: ClientSession) -> None:
+        """Tell all of the series' jobs that what they have read of it is not so any more."""
+        self._collection.update_many(dict(series), {"$inc": {"epoch": 1}}, session=session)

@@ -22,19 +22,25 @@ from shared.stores.database import Database
 from shared.stores.job_summaries import TOTALS, JobSummaries
 from shared.stores.retired_totals import RetiredTotals
 from shared.stores.runs import RunStore
+from shared.usecases.series_jobs import SeriesHelpers
 
 # More series than this would cost Prometheus more than they tell; `chandler_lag_seconds_max` is over all jobs.
 JOB_SERIES_MAX: Final = 1_000
 # Long enough for five scrapes a minute apart, short enough to be read in a fraction of a second.
 RECENT_MS: Final = 5 * 60_000
 RECENT_RUNS_MAX: Final = 100_000
+# Of more series it is only told that they are stale: where it begins and ends is two reads each.
+STALE_SERIES_MAX: Final = 50
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class MetricsCollector:
-    """A collector as `prometheus_client` takes them; reads seven times whatever the number of jobs."""
+    """A collector as `prometheus_client` takes them; reads eight times whatever the number of jobs, and twice for
+
+    each of the first series that are stale.
+    """
 
     database: Database
     connectors: ConnectorStore
@@ -42,6 +48,7 @@ class MetricsCollector:
     retired: RetiredTotals
     runs: RunStore
     alerts: AlertStore
+    helpers: SeriesHelpers
 
     def collect(self) -> Iterable[Metric]:
         """All metric families, as of one moment on the database's clock."""
@@ -58,6 +65,7 @@ class MetricsCollector:
             _job_lag_family(self.job_summaries.list_followers(JOB_SERIES_MAX), now_ms),
             *_connector_families(connectors, now_ms),
             _recent_family(self.runs.count_recent(to_datetime(now_ms - RECENT_MS), RECENT_RUNS_MAX)),
+            *_stale_families(self.helpers.series.count_stale_series(), self.helpers.count_stale_by_exchange(STALE_SERIES_MAX)),
             GaugeMetricFamily("chandler_alerts_open", "Alerts that nobody has resolved.", value=self.alerts.count_open()),
         ]
         duration = GaugeMetricFamily("chandler_scrape_duration_seconds", "How long this answer took to compute.")
@@ -158,6 +166,21 @@ def _job_lag_family(followers: Sequence[Row], now_ms: int) -> Metric:
         lag = lag_ms(job["timeframe"], job["cursor"]["last_ts"], job["start_at"], now_ms)
         family.add_metric((job["connector_id"], job["_id"]), lag / 1000)
     return family
+
+
+def _stale_families(series_counts: Mapping[str, int], candle_counts: Mapping[str, int]) -> list[Metric]:
+    series = GaugeMetricFamily(
+        "chandler_series_stale", "Series with values that are still to be computed.", labels=("exchange",)
+    )
+    candles = GaugeMetricFamily(
+        "chandler_stale_candles",
+        f"Candles whose values are still to be computed, at most; of the first {STALE_SERIES_MAX} such series.",
+        labels=("exchange",),
+    )
+    for family, counts in ((series, series_counts), (candles, candle_counts)):
+        for exchange, count in sorted(counts.items()):
+            family.add_metric((exchange,), count)
+    return [series, candles]
 
 
 def _connector_families(connectors: Sequence[Row], now_ms: int) -> list[Metric]:

@@ -1,6 +1,6 @@
 """Compute indicators again from stored candles: behind holes that were filled, revised candles, new lists, earlier history.
 
-The stretches to do are noted at the series' enrich job (stores/series_jobs.py). From the start of each the values are computed
+The stretches to do are noted at the series (stores/series.py). From the start of each the values are computed
 again, and those that differ are written, until nothing that has changed counts any more: where all blocks start behind its end
 (domain/indicator_starts.py), and cumulative values meet those that are stored. Nothing is asked of the exchange.
 """
@@ -23,8 +23,9 @@ from shared.domain.timeframes import IntArray
 from shared.errors import EnrichmentFailed
 from shared.stores.candles import CandleStore, Series, StoredCandles
 from shared.stores.connectors import ConnectorStore
-from shared.stores.database import Database, Document
+from shared.stores.database import Database
 from shared.stores.job_leases import JobLeases
+from shared.stores.series import SeriesStore, Stale
 from shared.stores.series_jobs import SeriesJobs
 from shared.telemetry import event
 from shared.usecases.read_history import HistoryReader
@@ -58,6 +59,7 @@ class SeriesEnricher:
     """The work of enrich jobs, on one instance."""
 
     database: Database
+    series: SeriesStore
     series_jobs: SeriesJobs
     connectors: ConnectorStore
     leases: JobLeases
@@ -74,40 +76,31 @@ class SeriesEnricher:
         """
         series = Series.of(job)
         for _ in range(CHUNKS_MAX):
-            stretches, seq = self.series_jobs.read_stale(job.job_id)
-            if not stretches:
+            stale = self.series.read_stale(series)
+            if not stale.stretches:
                 return Enriched.DONE
-            # After the stretches: a list that is changed in between adds one, and this chunk will not land.
-            keeping = self.series_jobs.list_keeping(series_fields(job))
-            specs = self._specs(keeping)
+            specs = self.spec_lists.resolve(stale.indicators)
             work = _Work(self, job, fence, session, series, specs, HistoryReader(self.candles, series, specs))
-            first = _first_to_do(stretches, self._is_backfilled(keeping))
+            first = _first_to_do(stale.stretches, self._is_backfilled(job))
             if first is None:
                 return Enriched.WAITS
             if deadline.remaining_ms() < CHUNK_RESERVE_MS:
                 break
             try:
-                if work.do_chunk(first, stretches, seq) != JobStatus.ACTIVE:
+                if work.do_chunk(first, stale) != JobStatus.ACTIVE:
                     return Enriched.PAUSED
             except StaleAdded:
                 event("stale_added", "DEBUG", job_id=job.job_id)
         return Enriched.MORE
 
-    def _is_backfilled(self, keeping: list[Document]) -> bool:
+    def _is_backfilled(self, job: Job) -> bool:
         """Whether a backfill of the series is on its way, and not kept from it for who knows how long."""
+        keeping = self.series_jobs.list_keeping(series_fields(job))
         backfills = [each for each in keeping if each["kind"] == JobKind.BACKFILL and each["status"] == JobStatus.ACTIVE]
         if not backfills:
             return False
         runnable = {connector["_id"] for connector in self.connectors.list_runnable()}
         return any(each["connector_id"] in runnable for each in backfills)
-
-    def _specs(self, keeping: list[Document]) -> tuple[IndicatorSpec, ...]:
-        """What all jobs of the series compute; of two with one label that of the live job, else of the first."""
-        by_label: dict[str, IndicatorSpec] = {}
-        for document in sorted(keeping, key=lambda each: each["kind"] != JobKind.LIVE):
-            for spec in self.spec_lists.resolve(document["indicators"]):
-                by_label.setdefault(spec.label, spec)
-        return tuple(by_label.values())
 
 
 @dataclass(slots=True)
@@ -122,7 +115,7 @@ class _Work:
     specs: tuple[IndicatorSpec, ...]
     reader: HistoryReader
 
-    def do_chunk(self, stretch: Stretch, stretches: list[Stretch], seq: int) -> str:
+    def do_chunk(self, stretch: Stretch, stale: Stale) -> str:
         """Compute the next candles of one stretch again, and write those that had other values. Returns the job's status."""
         start_ms, end_ms = stretch
         fields = tuple(name for spec in self.specs for name in spec.fields)
@@ -132,13 +125,13 @@ class _Work:
         opens_ms, changed = _changes(chunk, values)
         is_settled = count < CHUNK or self._is_settled(chunk, values, end_ms)
         last_ms = int(chunk.candles.open_ms[-1]) if count else start_ms - 1
-        others = [other for other in stretches if other != stretch]
+        others = [other for other in stale.stretches if other != stretch]
         # What reached beyond the beginnings of those behind it has done that part of them.
         left = [(max(first, last_ms + 1) if first >= start_ms else first, end) for first, end in others]
         left = _merged(left if is_settled else [(last_ms + 1, end_ms), *left])
 
         def write(session: ClientSession) -> str:
-            status = self._write(seq, left, opens_ms, changed, session)
+            status = self._write(stale.changes, left, opens_ms, changed, session)
             until_ms = FOREVER_MS if count < CHUNK else last_ms + 1
             if len(self.enricher.candles.read_open_times(self.series, start_ms, until_ms, session)) != count:
                 # Stored since it was read, in its middle or behind it: those values continue from the ones replaced here.
@@ -149,14 +142,14 @@ class _Work:
 
     def _write(
         self,
-        seq: int,
+        changes: int,
         left: list[Stretch],
         opens_ms: IntArray,
         changed: Mapping[str, FloatArray],
         session: ClientSession,
     ) -> str:
         enricher, job = self.enricher, self.job
-        if not enricher.series_jobs.replace_stale(job.job_id, seq, left, session):
+        if not enricher.series.replace_stale(self.series.series_id, changes, left, session):
             raise StaleAdded
         count = len(opens_ms)
         after = enricher.leases.record_page(

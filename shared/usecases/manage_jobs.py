@@ -9,6 +9,7 @@ from pymongo.client_session import ClientSession
 
 from shared.deadline import Deadline
 from shared.domain.connectors import Connector
+from shared.domain.indicator_lists import IndicatorList
 from shared.domain.indicators import resolve_indicators
 from shared.domain.jobs import Job, JobStatus, to_datetime
 from shared.domain.slots import pause_ledger, resume_ledger
@@ -23,9 +24,9 @@ from shared.stores.database import Database, Document, storage_errors
 from shared.stores.jobs import JobStore
 from shared.telemetry import event
 from shared.usecases.ask_exchange import ExchangeDesk
-from shared.usecases.plan_jobs import NewJob, plan_end, plan_indicator_fields, plan_job
+from shared.usecases.plan_jobs import NewJob, plan_end, plan_job
 from shared.usecases.record_changes import Author, record_change
-from shared.usecases.series_jobs import refuse_chunk, series_fields
+from shared.usecases.series_jobs import is_task, refuse_chunk, series_fields
 from shared.usecases.series_upkeep import SeriesUpkeep
 from shared.usecases.steer_backfills import BackfillSteering
 
@@ -80,11 +81,16 @@ class JobManager:
             raise Conflict(f"job {document['_id']} exists already", job_id=document["_id"])
         self._check_market(connector, new.symbol)
 
-        self.database.transact(lambda session: self.insert_within(document, author, session))
+        self.database.transact(lambda session: self.insert_within(document, author, session, new.asked_list()))
         return document
 
-    def insert_within(self, document: Document, author: Author, session: ClientSession) -> None:
-        """Store a planned job, in a transaction. Raises InvalidRequest if its connector is gone, Conflict as `create`."""
+    def insert_within(
+        self, document: Document, author: Author, session: ClientSession, asked: IndicatorList | None = None
+    ) -> None:
+        """Store a planned job that asks for these indicators, in a transaction. None: for those that the series has.
+
+        Raises InvalidRequest if its connector is gone, or the indicators do not go with the series'; Conflict as `create`.
+        """
         try:
             self.holds.share(document["connector_id"], session)
             self.connectors.get(document["connector_id"], session)
@@ -96,38 +102,41 @@ class JobManager:
         if self.jobs.count(series, session) >= SERIES_JOBS_MAX:
             raise Conflict(f"the series has {SERIES_JOBS_MAX} jobs; delete backfills that are done (their candles stay)")
         self.jobs.insert(document, session)
-        self.upkeep.on_create(document, session)
+        self.upkeep.on_create(document, asked, session)
         self._record(author, "create", document["_id"], None, document, session)
 
     def patch(self, job_id: str, changes: JobChanges, revision: int | None, author: Author) -> Document:
-        """Change indicators, overlap, priority, or the end of a backfill; a later end makes one that is done active again.
+        """Change overlap, priority, or the end of a backfill; a later end makes one that is done active again.
+
+        Also the indicators, which are the series': for all of its jobs, and for all that is stored.
 
         Raises:
+            Conflict: indicators or an end for a task of the series.
             InvalidRequest, NotFound, PreconditionFailed.
         """
         fields: Document = {}
-        if changes.indicators is not None:
-            fields["indicators"] = [spec.to_document() for spec in resolve_indicators(changes.indicators)]
+        wanted = None if changes.indicators is None else resolve_indicators(changes.indicators)
         if changes.overlap is not None:
             fields["overlap"] = changes.overlap
         if changes.priority is not None:
             fields["priority"] = changes.priority
-        if not fields and changes.end_ms is None:
+        if not fields and wanted is None and changes.end_ms is None:
             raise InvalidRequest("nothing to change: the body is empty")
 
         def write(session: ClientSession) -> Document:
             before = self._get_to_edit(job_id, session)
             if changes.end_ms is not None:
                 refuse_chunk(before, "order another backfill for what is behind it")
+            if wanted is not None and is_task(before):
+                raise Conflict(f"job {job_id} is a task of its series; change the indicators at a job that somebody has made")
             moved = {} if changes.end_ms is None else plan_end(before, changes.end_ms)
-            if "indicators" in fields:
-                fields["indicator_fields"] = plan_indicator_fields(before, fields["indicators"])
             after = self.jobs.update(job_id, revision, {**fields, **moved}, session)
-            if after["indicators"] != before["indicators"]:
-                self.upkeep.on_new_indicators(after, session)
+            listed = self._shown(before, session)
+            if wanted is not None:
+                self.upkeep.set_list(Job.from_document(after), [spec.to_document() for spec in wanted], session)
             if after["status"] != before["status"]:
                 after = self.jobs.make_due(job_id, session)
-            self._record(author, "patch", job_id, before, after, session)
+            self._record(author, "patch", job_id, listed, after, session)
             return after
 
         return self.database.transact(write)
@@ -209,6 +218,7 @@ class JobManager:
         """
         before = self.jobs.retire(job_id, revision, session)
         refuse_chunk(before, "cancel that")
+        before = self._shown(before, session)
         if before.get("is_retiring"):
             return None
         # No job of the series is made at the same time, by whichever connector.
@@ -304,6 +314,13 @@ class JobManager:
             self.steering.follow(backfill_id)
         return document
 
+    def _shown(self, document: Document, session: ClientSession) -> Document:
+        """The job as people know it: with the indicators of its series, unless it is a task of the series."""
+        if is_task(document) or "indicators" in document:
+            return document
+        series = Series.of(Job.from_document(document))
+        return {**document, "indicators": self.upkeep.helpers.series.read_list(series, session)}
+
     def _resolve_alerts(self, job_id: str, session: ClientSession) -> None:
         for subject in (f"jobs/{job_id}", f"jobs/{job_id}/history"):
             self.alerts.resolve(subject, session)
@@ -326,4 +343,5 @@ class JobManager:
         self, author: Author, verb: str, job_id: str, before: Document | None, after: Document | None, session: ClientSession
     ) -> None:
         target = f"jobs/{job_id}"
+        before, after = (None if each is None else self._shown(each, session) for each in (before, after))
         record_change(self.audit_log, author, f"job.{verb}", target, before=before, after=after, session=session)

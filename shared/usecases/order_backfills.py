@@ -112,7 +112,7 @@ class BackfillManager:
 
         def write(session: ClientSession) -> None:
             self.jobs.get(job.job_id, session)
-            self.ledger.asked.take_turn(Series.of(job).series_id, session)
+            self.ledger.asked.note_change(Series.of(job).series_id, session)
             keeping = self.ledger.series_jobs.list_keeping(series_fields(job), session)
             check_others(plan, keeping)
             parts = [_part_document(plan, number) for number in range(len(plan.parts))]
@@ -327,7 +327,6 @@ def _part_document(plan: BackfillPlan, number: int) -> Document:
         kind=JobKind.BACKFILL,
         start_ms=start_ms,
         end_ms=end_ms,
-        indicators=tuple(job.indicators),
     )
     return {
         **plan_job(new, job.exchange, load_spec(job.exchange), plan.planned_ms),

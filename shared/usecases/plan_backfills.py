@@ -20,7 +20,7 @@ from shared.stores.database import Database, Document
 from shared.stores.job_summaries import JobSummaries
 from shared.stores.jobs import JobStore
 from shared.usecases.keep_ledger import SeriesLedger, wanted_of
-from shared.usecases.resolve_specs import SpecLists
+from shared.usecases.resolve_specs import SeriesSpecs
 from shared.usecases.send_requests import OpenExchange
 from shared.usecases.series_jobs import series_fields
 
@@ -66,7 +66,7 @@ class BackfillPlanner:
     candles: CandleStore
     summaries: JobSummaries
     open_exchange: OpenExchange
-    spec_lists: SpecLists
+    specs: SeriesSpecs
 
     def plan(self, job_id: str, order: BackfillOrder) -> BackfillPlan:
         """What the order comes to, for the series of that job. Nothing is asked of the exchange.
@@ -94,7 +94,7 @@ class BackfillPlanner:
         pages = [(page.new_ms, page.end_ms) for page in gaps.windows_ahead(None, page_max, now_ms)]
         wanted = wanted_of(reached)
         weight = sum(client.weight(grid.name, grid.count(*page)) for page in pages)
-        has_cumulative = bool(cumulative_fields(self.spec_lists.resolve(job.indicators)))
+        has_cumulative = bool(cumulative_fields(self.specs.read(Series.of(job))))
         rooms = self._rooms(connector, client, now_ms)
         of_use = workers_of_use(len(pages), weight, rooms)
         workers = decide_workers(order.workers, len(pages), of_use, has_cumulative=has_cumulative)

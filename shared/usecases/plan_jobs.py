@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from shared.domain.indicators import DEFAULT_INDICATORS, IndicatorSpec, resolve_indicators
+from shared.domain.indicator_lists import IndicatorList, extend_list
+from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
 from shared.domain.job_ranges import check_end_ms, decide_kind, decide_start_ms
 from shared.domain.jobs import PRIORITIES, SYMBOL_PATTERN, JobKind, JobStatus, job_id_of, to_datetime, to_ms
 from shared.domain.slots import open_ledger
@@ -18,7 +19,7 @@ from shared.stores.database import Document
 class NewJob:
     """What a caller asks for. Times are UTC ms; None stands for the default, for `end_ms` for no end.
 
-    `indicators` are requests as `resolve_indicators` takes them: None for the default ones, empty for none.
+    `indicators` are requests as `resolve_indicators` takes them: None for those that the series has.
     """
 
     connector_id: str
@@ -32,6 +33,10 @@ class NewJob:
     priority: int | None = None
     is_paused: bool = False
 
+    def asked_list(self) -> IndicatorList | None:
+        """The indicators with all their parameters, as they are stored. Raises InvalidRequest."""
+        return None if self.indicators is None else [spec.to_document() for spec in resolve_indicators(self.indicators)]
+
 
 def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Document:
     """The document of a new job, with all that can be judged without asking anybody.
@@ -39,7 +44,7 @@ def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Doc
     Raises:
         InvalidRequest: names all fields among timeframe, symbol and indicators that are wrong; else kind or range.
     """
-    timeframe, specs = _check_series(new, exchange, spec)
+    timeframe = _check_series(new, exchange, spec)
     kind = decide_kind(new.kind, new.end_ms)
     start_ms = decide_start_ms(
         timeframe,
@@ -72,7 +77,6 @@ def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Doc
         "abandoned": [],
         "attempt": 0,
         "last_error": None,
-        "indicators": [spec.to_document() for spec in specs],
         "overlap": new.overlap,
         "totals": {},
         **({"slot_ledger": ledger} if kind is JobKind.LIVE else {}),
@@ -82,8 +86,8 @@ def plan_job(new: NewJob, exchange: str, spec: ExchangeSpec, now_ms: int) -> Doc
     }
 
 
-def _check_series(new: NewJob, exchange: str, spec: ExchangeSpec) -> tuple[Timeframe, tuple[IndicatorSpec, ...]]:
-    """Timeframe and indicators. Raises InvalidRequest, with all that is wrong with these and the symbol."""
+def _check_series(new: NewJob, exchange: str, spec: ExchangeSpec) -> Timeframe:
+    """The timeframe. Raises InvalidRequest, with all that is wrong with it, the symbol and the indicators."""
     problems: list[tuple[str, str]] = []
     timeframe = TIMEFRAMES.get(new.timeframe)
     if timeframe is None or new.timeframe not in spec.timeframes:
@@ -92,34 +96,24 @@ def _check_series(new: NewJob, exchange: str, spec: ExchangeSpec) -> tuple[Timef
     if not SYMBOL_PATTERN.fullmatch(new.symbol) or spec.symbol_form.write(new.symbol) is None:
         form = spec.symbol_form.kinds
         problems.append(("symbol", f"{new.symbol!r} is not of the form {form} in unified names (as in BTC/USDT)"))
-    specs = DEFAULT_INDICATORS
     try:
-        specs = DEFAULT_INDICATORS if new.indicators is None else resolve_indicators(new.indicators)
+        new.asked_list()
     except InvalidRequest as exc:
         problems += exc.errors
     if problems or timeframe is None:
         raise InvalidRequest("; ".join(f"{field}: {message}" for field, message in problems), problems)
-    return timeframe, specs
+    return timeframe
 
 
-def plan_indicator_fields(job: Document, indicators: list[Document]) -> Document:
-    """What each field of the job's candles means: the indicator that has written it ever since, label -> {name, params}.
+def plan_list(known: IndicatorList | None, asked: IndicatorList | None) -> IndicatorList:
+    """A series' list once a job is made that asks for these indicators (None: it names none).
 
-    Raises:
-        InvalidRequest: a label has stood for another indicator. Its old values are in the candles, and would be continued.
+    The first job of a series sets the list, by default the usual one; `known` is None then. Another one only adds to it.
+    Raises InvalidRequest like `extend_list`.
     """
-    known: Document = dict(job.get("indicator_fields") or {})
-    for item in job["indicators"]:
-        known.setdefault(item["as"], {"name": item["name"], "params": item["params"]})
-    for at, item in enumerate(indicators):
-        meaning = known.setdefault(item["as"], {"name": item["name"], "params": item["params"]})
-        if meaning != {"name": item["name"], "params": item["params"]}:
-            was = ", ".join(f"{name}={value}" for name, value in meaning["params"].items())
-            raise InvalidRequest.for_field(
-                f"indicators.{at}.as",
-                f"{item['as']!r} has been {meaning['name']}({was}) in this job's candles; take another name",
-            )
-    return known
+    if known is None:
+        return [spec.to_document() for spec in DEFAULT_INDICATORS] if asked is None else asked
+    return extend_list(known, asked or [])
 
 
 def plan_end(job: Document, end_ms: int) -> Document:

@@ -52,7 +52,6 @@ class RunPlanner:
         connector: Connector,
         client: ExchangeClient,
         clock: ServerClock,
-        session: ClientSession,
     ) -> RunPlan:
         """What a run asks for, from the job's cursor on."""
         grid, page_max = job.timeframe, client.spec.candles.limit_of(job.timeframe.name)
@@ -62,9 +61,9 @@ class RunPlanner:
             # What is younger may yet be published.
             end = grid.number(grid.closed_end(clock.now_ms() - connector.publish_grace_ms))
             return RunPlan(GapPlan(grid, self.ledger.plan_repair(series, job, page_max, end)))
-        return self._plan_backfill(job, series, client.page_max(grid.name, job.start_ms), session)
+        return self._plan_backfill(job, series, client.page_max(grid.name, job.start_ms))
 
-    def _plan_backfill(self, job: Job, series: Series, page_max: int, session: ClientSession) -> RunPlan:
+    def _plan_backfill(self, job: Job, series: Series, page_max: int) -> RunPlan:
         grid = job.timeframe
         assert job.end_ms is not None
         known = (grid.ceil(job.start_ms), grid.ceil(job.end_ms))
@@ -73,9 +72,6 @@ class RunPlanner:
         # Once begun, what the exchange no longer has is asked for: its answer writes that down.
         begins = self.ledger.begins(series, job) if job.cursor_ms is None else 0
         gaps = GapPlan(grid, self.ledger.plan_gaps(series, job, page_max, first, end, begins), known)
-        is_partial = sum(grid.count(*gap) for gap in gaps.gaps) < end - max(first, begins)
-        if job.cursor_ms is None and is_partial:
-            self.database.transact(lambda session: self.helpers.note_passed_over(job, session), session)
         is_before = job.cursor_ms is None and first < begins
         return RunPlan(gaps, grid.open_at(min(begins, end)) if is_before else None)
 

@@ -6,7 +6,6 @@ from typing import Final
 
 from shared.domain.candle_columns import PRICE_FIELDS, SOURCE_COUNT, CandleColumns, CandleField
 from shared.domain.candles import PRICE_COLUMNS
-from shared.domain.indicators import resolve_indicators
 from shared.domain.jobs import Job, to_ms
 from shared.domain.resample import Buckets, Resampler
 from shared.domain.timeframes import TIMEFRAMES, Timeframe
@@ -14,6 +13,7 @@ from shared.errors import InvalidRequest
 from shared.stores.candles import ONE_REPLY_MAX, CandleStore, Series
 from shared.stores.database import Document
 from shared.stores.jobs import JobStore
+from shared.usecases.resolve_specs import SeriesSpecs, Specs
 
 # The end of the year 9999, which is as far as dates go.
 LATEST_MS = 253_402_300_799_999
@@ -77,6 +77,7 @@ class CandleReader:
 
     jobs: JobStore
     candles: CandleStore
+    specs: SeriesSpecs
 
     def read(self, job_id: str, request: CandleRequest, limit: int) -> CandlePage:
         """Documents as they are stored, whatever jobs have put into them; `fields` and `timeframe` are not heeded.
@@ -95,7 +96,7 @@ class CandleReader:
 
         Raises:
             NotFound: no such job.
-            InvalidRequest: a field that the job does not have, or a timeframe that is not made of its intervals.
+            InvalidRequest: a field that the series does not have, or a timeframe that is not made of its intervals.
         """
         job = Job.from_document(self.jobs.get(job_id))
         target = _target_of(job, request.timeframe)
@@ -103,7 +104,7 @@ class CandleReader:
             # The answer says where it begins, in a file's name too.
             first_ms = self.candles.find_next_open(Series.of(job), -1) or 0
             request = replace(request, start_ms=first_ms if target is None else target.floor(first_ms))
-        fields = _fields_of(job) if target is None else RESAMPLED_FIELDS
+        fields = _fields_of(self.specs.read(Series.of(job))) if target is None else RESAMPLED_FIELDS
         return _range_of(job, request, _chosen(fields, request.fields, target), target)
 
     def iterate(self, asked: SeriesRange) -> Iterator[CandleColumns]:
@@ -171,8 +172,8 @@ def _target_of(job: Job, timeframe: str | None) -> Timeframe | None:
     return target
 
 
-def _fields_of(job: Job) -> tuple[CandleField, ...]:
-    indicators = (name for spec in resolve_indicators(job.indicators) for name in spec.fields)
+def _fields_of(specs: Specs) -> tuple[CandleField, ...]:
+    indicators = (name for spec in specs for name in spec.fields)
     return (*PRICE_FIELDS, *(CandleField(name, is_indicator=True) for name in indicators))
 
 

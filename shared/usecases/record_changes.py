@@ -11,8 +11,8 @@ from shared.stores.database import Document
 # What functions keep in documents for themselves; nobody edits it.
 INTERNAL_FIELDS: Final = frozenset(
     {
-        *("limiter", "scratch", "lock", "abandoned", "run_requested", "slot_ledger", "indicator_fields", "is_retiring"),
-        *("epoch", "stale_seq", "wakes", "codes_until", "pace", "decision"),
+        *("limiter", "scratch", "lock", "abandoned", "run_requested", "slot_ledger", "is_retiring"),
+        *("epoch", "wakes", "codes_until", "pace", "decision"),
     }
 )
 

@@ -57,7 +57,7 @@ class ValuesRenewal:
     def _wake(self, document: Document) -> bool:
         """Whether the job's series has values that may be old."""
         job = Job.from_document(document)
-        first_ms = self.candles.find_next_open(Series.of(job), -1) if job.indicators else None
+        first_ms = self.candles.find_next_open(Series.of(job), -1)
         if first_ms is None:
             return False
         self.database.transact(lambda session: self.helpers.want_enriching(job, first_ms, None, session))

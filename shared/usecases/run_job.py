@@ -24,7 +24,7 @@ from shared.usecases.fetch_pages import NothingDue, Page, PageFetcher
 from shared.usecases.keep_ledger import LedgerKeeper, SeriesLedger, Settled
 from shared.usecases.pages_ahead import PagesAhead
 from shared.usecases.plan_run import RunPlanner, plan_live
-from shared.usecases.resolve_specs import SpecLists
+from shared.usecases.resolve_specs import SeriesSpecs
 from shared.usecases.run_alerts import open_run_alerts
 from shared.usecases.run_endings import Ending, RunEndings, RunLimits
 from shared.usecases.run_records import error_document, kept_facts, lost_runs, spent_fields, stored_fields
@@ -66,7 +66,7 @@ class JobRunner:
     alerts: AlertStore
     run_limits: RunLimits
     rng: random.Random
-    spec_lists: SpecLists
+    specs: SeriesSpecs
 
     def run(self, job_id: str, fence: int, trigger: str, deadline: Deadline) -> RunResult:
         """Run the claim to its end.
@@ -154,11 +154,10 @@ class _Run:
 
     def _open(self, connector: Connector, sender: RequestSender) -> None:
         runner, job, client = self._runner, self._job, sender.client
-        specs = runner.spec_lists.resolve(job.indicators)
         series = Series.of(job)
         runner.candles.ensure_collection(series)
         helpers = runner.helpers
-        planned = runner.planner.plan(job, series, connector, client, self._clock, self._session)
+        planned = runner.planner.plan(job, series, connector, client, self._clock)
         self._plan, self._begins_ms = planned.windows, planned.begins_ms
         if planned.begins_ms is not None:
             self._note_lost(job.start_ms, planned.begins_ms)
@@ -167,7 +166,8 @@ class _Run:
         self._writer = PageWriter(
             job=job,
             fence=self._fence,
-            specs=specs,
+            specs=runner.specs.of_run(self._document, series),
+            read_specs=lambda: runner.specs.read(series),
             series=series,
             keeper=self._keeper,
             database=runner.database,

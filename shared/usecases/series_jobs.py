@@ -1,5 +1,6 @@
 """The jobs that a series makes for itself: one asks again for what is missing, one computes again what has become stale."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Final
 
@@ -7,6 +8,7 @@ from pymongo.client_session import ClientSession
 
 from shared.domain.backfills import BackfillStatus
 from shared.domain.jobs import PRIORITIES, Job, JobKind, JobStatus, to_datetime
+from shared.domain.timeframes import TIMEFRAMES
 from shared.errors import Conflict
 from shared.stores.backfills import BackfillStore, summarize_part
 from shared.stores.candles import CandleStore, Series
@@ -63,11 +65,16 @@ def helper_document(job: Job, kind: JobKind, start_ms: int, end_ms: int) -> Docu
         "abandoned": [],
         "attempt": 0,
         "last_error": None,
-        "indicators": [],
         "overlap": 0,
         "totals": {},
         "revision": 1,
     }
+
+
+def is_task(document: Document) -> bool:
+    """Whether a job is the series' own, or a part of a backfill, and none that somebody has made."""
+    is_own = document["kind"] in (JobKind.REPAIR, JobKind.ENRICH) or document["_id"].endswith(":history")
+    return is_own or "backfill_id" in document
 
 
 def refuse_chunk(document: Document, instead: str) -> None:
@@ -91,23 +98,12 @@ class SeriesHelpers:
 
     def want_history(self, job: Job, start_ms: int, end_ms: int, session: ClientSession) -> None:
         """A live job has passed over [start_ms, end_ms): the history job asks for what of it is not there."""
-        document = {
-            **helper_document(job, JobKind.BACKFILL, start_ms, end_ms),
-            "_id": history_id(job),
-            "indicators": [dict(indicator) for indicator in job.indicators],
-        }
+        document = {**helper_document(job, JobKind.BACKFILL, start_ms, end_ms), "_id": history_id(job)}
         self.series_jobs.extend_history(document, session)
-
-    def note_passed_over(self, job: Job, session: ClientSession) -> None:
-        """A backfill finds some of its candles stored and does not ask for them: they may lack its indicators."""
-        others = self.series_jobs.list_other_lists(series_fields(job), job.job_id, session)
-        # The live job has its history job's list, and has computed nothing of what it passed over.
-        if job.job_id == history_id(job) or list(job.indicators) not in others:
-            self.want_enriching(job, job.start_ms, job.end_ms, session)
 
     def take_turn(self, job: Job, session: ClientSession) -> None:
         """For the end of a backfill and the first page of a stretch behind: of two at once, each would not see the other's."""
-        self.series.take_turn(Series.of(job).series_id, session)
+        self.series.note_change(Series.of(job).series_id, session)
 
     def note_left(self, job: Job, cursor_ms: int | None, session: ClientSession) -> None:
         """A backfill stores nothing more, for now or ever: what is behind it may have been computed without its candles.
@@ -148,30 +144,33 @@ class SeriesHelpers:
 
     def note_revised(self, job: Job, session: ClientSession) -> None:
         """Stored candles have changed together with their values."""
-        self.series_jobs.touch_stale(helper_id(job, JobKind.ENRICH), session)
+        self.series.touch_stale(Series.of(job).series_id, session)
 
-    def note_page(self, job: Job, start_ms: int, session: ClientSession) -> bool:
+    def note_page(self, job: Job, start_ms: int, session: ClientSession) -> None:
         """Candles from there on were stored by a job that does not follow the market: others may have read what was there.
 
-        Returns whether one of the others computes other indicators, which these candles do not have. What a backfill stores
-        the others are told when it ends (`note_left`).
+        What a backfill stores they are told when it ends (`note_left`).
         """
-        lists = self.series_jobs.list_other_lists(series_fields(job), job.job_id, session)
-        if lists and job.kind is not JobKind.BACKFILL:
+        if job.kind is not JobKind.BACKFILL:
             self.series_jobs.next_epoch(series_fields(job), start_ms, job.job_id, session)
-        return any(other != list(job.indicators) for other in lists)
 
-    def count_stale(self, job: Job) -> int:
-        """How many candles of the job's series may get other values, at most: from the first that has changed to the last.
+    def count_stale(self, series: Series) -> int:
+        """How many candles of a series may get other values, at most: from the first that has changed to the last.
 
         Told from where they begin and end and from how many there are in all: to count a million takes a second.
         """
-        stretches, _ = self.series_jobs.read_stale(helper_id(job, JobKind.ENRICH))
-        bounds = self.candles.find_bounds(Series.of(job), stretches[0][0], FOREVER_MS) if stretches else None
+        stretches, grid = self.series.read_stale(series).stretches, TIMEFRAMES[series.timeframe]
+        bounds = self.candles.find_bounds(series, stretches[0][0], FOREVER_MS) if stretches else None
         if bounds is None:
             return 0
-        intervals = job.timeframe.count(bounds[0], job.timeframe.close(bounds[1]))
-        return min(intervals, self.candles.estimate_count(Series.of(job)))
+        return min(grid.count(bounds[0], grid.close(bounds[1])), self.candles.estimate_count(series))
+
+    def count_stale_by_exchange(self, series_max: int) -> Counter[str]:
+        """The same summed over the first so many series that are stale."""
+        counts: Counter[str] = Counter()
+        for series in self.series.list_stale(series_max):
+            counts[series.exchange] += self.count_stale(series)
+        return counts
 
     def want_enriching(self, job: Job, start_ms: int, end_ms: int | None, session: ClientSession) -> None:
         """Candles of [start_ms, end_ms) have changed (None: to the end): what depends on them is stale from there on.
@@ -180,4 +179,4 @@ class SeriesHelpers:
         """
         document = helper_document(job, JobKind.ENRICH, start_ms, start_ms if end_ms is None else end_ms)
         self.series_jobs.wake(document, ENRICH_DELAY_MS, session)
-        self.series_jobs.add_stale(document["_id"], start_ms, end_ms, session)
+        self.series.add_stale(Series.of(job).series_id, start_ms, end_ms, session)

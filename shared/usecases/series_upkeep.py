@@ -7,12 +7,14 @@ from pymongo.client_session import ClientSession
 
 from shared.domain.backfills import BackfillStatus
 from shared.domain.coverage import merge_spans
+from shared.domain.indicator_lists import IndicatorList, extend_fields
 from shared.domain.jobs import Job, JobKind, JobStatus
 from shared.stores.backfills import BackfillStore, summarize_part
 from shared.stores.candles import Series
 from shared.stores.database import Document
 from shared.stores.revisions import RevisionStore
 from shared.usecases.keep_ledger import SeriesLedger, disputed_subject
+from shared.usecases.plan_jobs import plan_list
 from shared.usecases.series_jobs import SeriesHelpers, helper_ids, history_id, series_fields
 
 
@@ -45,34 +47,55 @@ class SeriesUpkeep:
             self.backfills.decide(backfill_id, BackfillStatus.ACTIVE, session)
         return paused
 
-    def on_new_indicators(self, document: Document, session: ClientSession) -> None:
-        """The job's list is another one: all candles of the series get their values again, whoever has stored them."""
-        job = Job.from_document(document)
-        if job.kind is JobKind.LIVE:
-            self.helpers.series_jobs.set_indicators(history_id(job), document["indicators"], session)
-        first_ms = self.helpers.candles.find_next_open(Series.of(job), -1, session)
-        if first_ms is not None:
-            self.helpers.want_enriching(job, min(first_ms, job.start_ms), None, session)
+    def set_list(self, job: Job, indicators: IndicatorList, session: ClientSession) -> bool:
+        """Give the series another list of indicators. Returns whether it had another one.
 
-    def on_create(self, document: Document, session: ClientSession) -> None:
-        """A job over candles that are there already: with indicators that nobody else has asked for, all get their values.
+        All of its candles get their values again then, whoever has stored them, and no run that has begun stores values of the
+        old one.
+
+        Raises:
+            InvalidRequest: a label has stood for another indicator in the candles.
+        """
+        series, store = Series.of(job), self.helpers.series
+        known = store.read_list(series, session)
+        fields = extend_fields(store.read_fields(series, session), known, indicators)
+        # Also where it is the same: whoever sets it at the same time waits, and then sees this one.
+        store.write_list(series, indicators, fields, session)
+        if indicators == known:
+            return False
+        self.helpers.series_jobs.next_epoch_of_all(series_fields(job), session)
+        self._want_all(job, session)
+        return True
+
+    def on_create(self, document: Document, asked: IndicatorList | None, session: ClientSession) -> None:
+        """A job that asks for these indicators (None: it names none), perhaps over candles that are there already.
 
         Where no job has kept them any more, what was still to be done for them went with the last one. So all values are
         computed again, which writes those that are other ones, and what the ledger says is missing is asked for again.
+
+        Raises:
+            InvalidRequest: the indicators do not go with those that the series has.
         """
         job, jobs = Job.from_document(document), self.helpers.series_jobs
         others = [each for each in jobs.list_keeping(series_fields(job), session) if each["_id"] != job.job_id]
-        first_ms = self.helpers.candles.find_next_open(Series.of(job), -1, session)
-        if first_ms is None:
+        if others and asked is None:
             return
-        if job.indicators and document["indicators"] not in [other["indicators"] for other in others]:
-            self.helpers.want_enriching(job, first_ms, None, session)
+        known = self.helpers.series.read_list(Series.of(job), session) if others else None
+        is_other = self.set_list(job, plan_list(known, asked), session)
         if others:
             return
+        if not is_other:
+            self._want_all(job, session)
         spans = self.ledger.repair_spans(Series.of(job), session)
         if spans:
             start_ms, end_ms = job.timeframe.open_at(spans[0][0]), job.timeframe.open_at(spans[-1][1])
             self.helpers.want_repair(job, start_ms, end_ms, session)
+
+    def _want_all(self, job: Job, session: ClientSession) -> None:
+        """All values of the series, to be computed again."""
+        first_ms = self.helpers.candles.find_next_open(Series.of(job), -1, session)
+        if first_ms is not None:
+            self.helpers.want_enriching(job, first_ms, None, session)
 
     def on_delete(self, document: Document, session: ClientSession) -> list[Document]:
         """The job is gone and its candles stay: so does what it had asked for. Its series' last job takes the helpers along.

@@ -92,6 +92,7 @@ class PageWriter:
     fence: int
     specs: tuple[IndicatorSpec, ...]
     series: Series
+    read_specs: Callable[[], tuple[IndicatorSpec, ...]]
     database: Database
     session: ClientSession
     keeper: LedgerKeeper
@@ -260,12 +261,14 @@ class PageWriter:
     ) -> None:
         """What has to be computed again: the page where its values are not all there, else what is behind it."""
         first_ms, last_ms = int(change.candles.open_ms[0]), int(change.candles.open_ms[-1])
-        has_other_lists = not settled.is_following and self.helpers.note_page(self.job, first_ms, session)
+        if not settled.is_following:
+            self.helpers.note_page(self.job, first_ms, session)
         is_bare = self.job.kind is JobKind.REPAIR or (bool(self.specs) and not change.values)
-        is_old_list = list(after["indicators"]) != list(self.job.indicators)
+        # The list may be another one by now.
+        is_given_up = self._is_tail_given_up and after.get("epoch", 0) != self.epoch
         if self._is_tail_given_up:
             self.helpers.want_enriching(self.job, first_ms, first_ms, session)
-        if is_bare or is_old_list or has_other_lists:
+        if is_bare or is_given_up:
             self.helpers.want_enriching(self.job, first_ms, last_ms + 1, session)
         elif settled.is_following:
             if change.is_stored.any():
@@ -309,7 +312,8 @@ class PageWriter:
     def _on_new_tail(self, change: Change, epoch: int) -> Change:
         """The same candles, with values computed from what is stored before them now."""
         event("tail_moved", "NOTICE", epoch=epoch)
-        self.epoch = epoch
+        # After the epoch: a list that is changed in between counts once more, and the page does not land.
+        self.epoch, self.specs = epoch, self.read_specs()
         if self.job.kind is not JobKind.REPAIR:
             self._tail = self._reader.read_before(int(change.candles.open_ms[0]), self._extra)
         return self._anew(change)

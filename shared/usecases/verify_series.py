@@ -1,6 +1,6 @@
 """Hold what is said of a series against its candles: the ledger against what is stored, values against what they should be."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,7 +16,7 @@ from shared.stores.candles import CandleStore, Series, StoredCandles
 from shared.stores.jobs import JobStore
 from shared.usecases.read_coverage import CoverageReader
 from shared.usecases.read_history import HistoryReader
-from shared.usecases.resolve_specs import SpecLists
+from shared.usecases.resolve_specs import SeriesSpecs
 
 CHUNK: Final = 20_000
 # A call ends before the platform's own limit: nine indicators of so many candles take some seconds.
@@ -50,7 +50,8 @@ class ValueDifference:
 class Verification:
     """What [start_ms, end_ms) was held against. The lists hold the first DIFFERENCES_MAX; the counts are of all.
 
-    `next_start_ms`: where the next call begins, None: that was all.
+    `next_start_ms`: where the next call begins, None: that was all. `stale_count`: of so many candles of the series, at most,
+    values are still to be computed.
     """
 
     start_ms: int
@@ -62,6 +63,7 @@ class Verification:
     value_differences: Sequence[ValueDifference]
     value_differences_count: int
     next_start_ms: int | None
+    stale_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,8 @@ class SeriesVerifier:
     jobs: JobStore
     candles: CandleStore
     coverage_reader: CoverageReader
-    spec_lists: SpecLists
+    specs: SeriesSpecs
+    count_stale: Callable[[Series], int]
 
     def verify(self, job_id: str, start_ms: int | None, end_ms: int | None) -> Verification:
         """Candles and intervals that open in [start, end), by default all stored and asked for; at most CANDLES_MAX candles.
@@ -84,7 +87,7 @@ class SeriesVerifier:
         covered = self.coverage_reader.read(job_id, start_ms, end_ms, frozenset(), RUNS_MAX)
         job = Job.from_document(self.jobs.get(job_id))
         series = Series.of(job)
-        specs = self.spec_lists.resolve(job.indicators)
+        specs = self.specs.read(series)
         reader = HistoryReader(self.candles, series, specs)
         opens: list[IntArray] = []
         wrong: list[ValueDifference] = []
@@ -121,6 +124,7 @@ class SeriesVerifier:
             wrong,
             wrong_count,
             next_start_ms,
+            self.count_stale(series),
         )
 
 

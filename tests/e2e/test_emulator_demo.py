@@ -33,7 +33,6 @@ JOB = {
     "start_at": to_datetime(START_MS),
     "end_at": None,
     "cursor": {"last_ts": to_datetime(CURSOR_MS)},
-    "indicators": [{"name": "EMA", "as": "ema_20"}],
     "totals": {"candles": 100},
 }
 
@@ -128,6 +127,8 @@ def test_the_view_shows_what_the_database_holds(mongo_client: MongoClient[dict[s
             },
         }
     )
+    stale = [{"from": to_datetime(CURSOR_MS - 9 * HOUR_MS), "to": to_datetime(CURSOR_MS - HOUR_MS)}]
+    database["series"].insert_one({"_id": JOB["_id"], "indicators": [{"name": "EMA", "as": "ema_20"}], "stale": stale})
     run = {"job_id": JOB["_id"], "outcome": "failed", "error": {"message": "timed out"}}
     database["job_runs"].insert_one({**run, "started_at": to_datetime(now_ms - 9_000), "finished_at": to_datetime(now_ms)})
     snapshot = take_snapshot(database)
@@ -135,7 +136,7 @@ def test_the_view_shows_what_the_database_holds(mongo_client: MongoClient[dict[s
     (connector,), (job,) = snapshot.connectors, snapshot.jobs
     assert (connector.used, connector.limit) == (8, 6000)
     assert 0 <= 30_000 - connector.blocked_ms <= passed_ms
-    assert (job.state, job.candles, job.indicators) == ("behind", 100, ("ema_20",))
+    assert (job.state, job.candles, job.indicators, job.stale) == ("behind", 100, ("ema_20",), 10)
     assert 0 < job.progress < 1
     assert 0 <= job.lag_ms - (now_ms - CURSOR_MS - 2 * HOUR_MS) <= passed_ms
     assert job.last_run_ms is not None

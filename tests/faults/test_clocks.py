@@ -18,11 +18,11 @@ from local_emulator.identity import IdentityProvider
 from local_emulator.processes import Supervisor
 from local_emulator.simulator.process import SimulatorProcess, start_simulator
 from local_emulator.simulator.truth import true_candles
-from shared.domain.indicators import DEFAULT_INDICATORS
-from shared.domain.jobs import to_datetime, to_ms
+from shared.domain.jobs import Job, to_datetime, to_ms
 from shared.domain.timeframes import MINUTE_MS
 from shared.errors import Unauthenticated
 from shared.settings import load_settings
+from shared.stores.candles import Series
 from shared.usecases.authorize import IdentityTokens
 from shared.wiring import Platform
 from tests.deployed import SCHEDULER, TICK, start_functions, tick_caller
@@ -119,7 +119,7 @@ def assert_series_right(platform: Platform, job_id: str, start_ms: int, simulato
     now_ms = int(simulator.clock()["now_ms"])
     assert to_ms(documents[-1]["_id"]) + MINUTE_MS <= now_ms, "a candle was stored that has not closed"
     expected = true_candles(SEED, "binance", job["symbol"], "1m", start_ms, to_ms(job["cursor"]["last_ts"]) + MINUTE_MS)
-    specs = DEFAULT_INDICATORS if job["indicators"] else ()
+    specs = platform.specs.read(Series.of(Job.from_document(job)))
     assert_series_equals(documents, expected, specs)
 
 

@@ -183,7 +183,7 @@ class World:
         return all(cursor_ms(job) >= newest_ms(job["timeframe"], now_ms) for job in jobs if job["kind"] == "live")
 
     def told(self) -> object:
-        names = ("_id", "status", "cursor", "start_at", "end_at", "next_run_at", "lock", "last_error", "stale")
+        names = ("_id", "status", "cursor", "start_at", "end_at", "next_run_at", "lock", "last_error")
         return to_datetime(self.now_ms()), [[job.get(name) for name in names] for job in self.jobs()]
 
     def clear(self) -> None:

@@ -13,6 +13,7 @@ from shared.domain.job_ranges import format_ms
 from shared.domain.jobs import Job, to_ms
 from shared.domain.timeframes import MINUTE_MS
 from shared.exchanges.rows import DISPUTED_MAX
+from shared.stores.candles import Series
 from shared.usecases.read_coverage import Coverage
 from shared.usecases.series_jobs import REPAIR_APART_MS
 from shared.wiring import Platform
@@ -338,7 +339,7 @@ def test_values_wait_for_a_backfill_that_is_on_its_way(platform: Platform, simul
     job, junction_ms = Job.from_document(platform.jobs.get(job_id)), back(1_200)
     platform.database.transact(lambda session: platform.helpers.want_enriching(job, junction_ms, junction_ms, session))
     assert run_once(platform, f"{job_id}:enrich").outcome.value == "caught_up"
-    assert platform.jobs.get(f"{job_id}:enrich")["stale"] != []
+    assert platform.series_store.read_stale(Series.of(job)).stretches != []
     run_until_caught_up(platform, backfill_id)
     enrich(platform, job_id)
     assert_truth(platform, back(3_500))

@@ -9,6 +9,7 @@ from local_emulator.simulator.process import SimulatorProcess
 from local_emulator.simulator.truth import true_candles
 from shared.domain.indicators import DEFAULT_INDICATORS, VALUES_VERSION
 from shared.domain.jobs import Job
+from shared.stores.candles import Series
 from shared.stores.upgrades import Upgrade
 from shared.usecases import renew_values
 from shared.wiring import Platform
@@ -54,13 +55,13 @@ def test_values_of_an_earlier_version_are_computed_again_and_the_rest_is_counted
     # Two series at a time; another instance begins where this one has ended.
     assert [platform.values_renewal.step() for _ in range(2)] == [False, True]
     assert len(enrich_jobs(platform)) == len(SYMBOLS)
-    assert platform.helpers.count_stale(Job.from_document(platform.jobs.get(live_id))) == 2_000
+    assert platform.helpers.count_stale(Series.of(Job.from_document(platform.jobs.get(live_id)))) == 2_000
     for job in enrich_jobs(platform):
         run_until_caught_up(platform, job["_id"])
     for symbol in SYMBOLS:
         expected = true_candles(SEED, "binance", symbol, "1m", back(2_000), CLOSED_MS)
         assert_series_equals(stored_documents(platform, "binance", symbol, "1m"), expected, DEFAULT_INDICATORS)
-    assert platform.helpers.count_stale(Job.from_document(platform.jobs.get(live_id))) == 0
+    assert platform.helpers.count_stale(Series.of(Job.from_document(platform.jobs.get(live_id)))) == 0
     assert platform.series_verifier.verify(live_id, None, None).value_differences_count == 0
     assert simulator.report()["binance"]["requests_total"] == requests
     # Once.

@@ -12,6 +12,7 @@ from shared.domain.coverage import TRIES_MAX
 from shared.domain.indicators import DEFAULT_INDICATORS, IndicatorSpec, resolve_indicators
 from shared.domain.jobs import Job, to_datetime, to_ms
 from shared.domain.timeframes import MINUTE_MS
+from shared.stores.candles import Series
 from shared.usecases.manage_jobs import JobChanges
 from shared.usecases.plan_jobs import NewJob
 from shared.usecases.record_changes import Author
@@ -71,7 +72,7 @@ def test_another_list_reaches_what_a_backfill_has_stored_before_the_job(
     if when == "after":
         change_list()
         run_until_caught_up(platform, f"{job_id}:enrich")
-    assert platform.helpers.count_stale(Job.from_document(platform.jobs.get(job_id))) == 0
+    assert platform.helpers.count_stale(Series.of(Job.from_document(platform.jobs.get(job_id)))) == 0
     assert_truth(platform, back(3_500), resolve_indicators(wanted))
     found = platform.series_verifier.verify(job_id, back(3_500), None)
     assert (found.value_differences_count, found.candles_count) == (0, 3_500)

@@ -1,0 +1,58 @@
+"""A series has one list of indicators: what becomes of it when jobs name others, and what its labels stand for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from shared.domain.indicators import INDICATORS_MAX, IndicatorSpec, resolve_indicators
+from shared.errors import InvalidRequest
+
+# Indicators as they are stored: {name, params, as}.
+IndicatorList: TypeAlias = list[dict[str, Any]]
+
+
+def join_lists(lists: Sequence[IndicatorList]) -> IndicatorList:
+    """All that is in any of them, as far as there is room. Of two that would write the same field the first one stays."""
+    joined: list[IndicatorSpec] = []
+    for spec in (spec for documents in lists for spec in resolve_indicators(documents)):
+        taken = {name for other in joined for name in other.fields}
+        if taken.isdisjoint(spec.fields) and len(joined) < INDICATORS_MAX:
+            joined.append(spec)
+    return [spec.to_document() for spec in joined]
+
+
+def extend_list(documents: IndicatorList, asked: IndicatorList) -> IndicatorList:
+    """The list, and behind it what of the one asked for is not in it.
+
+    Raises:
+        InvalidRequest: one would write the field of another indicator of the list, or there would be too many.
+    """
+    extended = join_lists([documents, [item for item in asked if item not in documents]])
+    for at, item in enumerate(asked):
+        if item not in extended:
+            others = f"the series computes {', '.join(each['as'] for each in documents)} already"
+            raise InvalidRequest.for_field(
+                f"indicators.{at}", f"{others}; take another `as`, or leave out what is not needed (at most {INDICATORS_MAX})"
+            )
+    return extended
+
+
+def extend_fields(known: Mapping[str, Any], documents: IndicatorList, asked: IndicatorList) -> dict[str, Any]:
+    """What each label of a series' candles means: the indicator that has written it ever since, label -> {name, params}.
+
+    `documents` is the list that there is, `asked` the one that there is to be.
+
+    Raises:
+        InvalidRequest: a label has stood for another indicator. Its old values are in the candles, and would be continued.
+    """
+    meanings = dict(known)
+    for item in documents:
+        meanings.setdefault(item["as"], {"name": item["name"], "params": item["params"]})
+    for at, item in enumerate(asked):
+        meaning = meanings.setdefault(item["as"], {"name": item["name"], "params": item["params"]})
+        if meaning != {"name": item["name"], "params": item["params"]}:
+            was = ", ".join(f"{name}={value}" for name, value in meaning["params"].items())
+            raise InvalidRequest.for_field(
+                f"indicators.{at}.as",
+                f"{item['as']!r} has been {meaning['name']}({was}) in this series' candles; take another name",
+            )
+    return meanings
