@@ -130,6 +130,8 @@ def test_a_page_that_was_computed_for_the_old_list_does_not_stay_so(
         if left[0]:
             left[0] -= 1
             platform.job_manager.patch(job_id, JobChanges(indicators=lists[left[0]]), None, AUTHOR)
+            # All that is stored has its new values before the page lands: nobody looks at it again but for its own sake.
+            run_until_caught_up(platform, f"{job_id}:enrich")
         return values
 
     monkeypatch.setattr(store_pages.PageWriter, "_enrich", overtaken)
@@ -137,7 +139,8 @@ def test_a_page_that_was_computed_for_the_old_list_does_not_stay_so(
     run_once(platform, job_id)
     assert left == [0]
     monkeypatch.undo()
-    run_until_caught_up(platform, f"{job_id}:enrich")
+    if platform.helpers.count_stale(SERIES):
+        run_until_caught_up(platform, f"{job_id}:enrich")
     assert_truth(platform, back(1_000), resolve_indicators(lists[0]), CLOSED_MS + MINUTE_MS)
     assert platform.helpers.count_stale(SERIES) == 0
 
