@@ -233,7 +233,7 @@ class PageWriter:
             self.revisions.append(self.series.series_id, run_id, change.corrected, new, self.clock.now_ms(), session)
         self.keeper.write(settled, 0 if codes_until is None else to_ms(codes_until), session)
         if len(change.candles):
-            self._mark_stale(change, settled, after, next_ms, session)
+            self._mark_stale(change, settled, next_ms, session)
 
     def _next_open(self, change: Change, session: ClientSession) -> int | None:
         """Open time of the first candle behind the page, before it is stored.
@@ -256,19 +256,15 @@ class PageWriter:
             raise TailMoved(self.epoch)
         return self.candles.find_next_open(self.series, last_ms, session)
 
-    def _mark_stale(
-        self, change: Change, settled: Settled, after: Document, next_ms: int | None, session: ClientSession
-    ) -> None:
+    def _mark_stale(self, change: Change, settled: Settled, next_ms: int | None, session: ClientSession) -> None:
         """What has to be computed again: the page where its values are not all there, else what is behind it."""
         first_ms, last_ms = int(change.candles.open_ms[0]), int(change.candles.open_ms[-1])
         if not settled.is_following:
             self.helpers.note_page(self.job, first_ms, session)
         is_bare = self.job.kind is JobKind.REPAIR or (bool(self.specs) and not change.values)
-        # The list may be another one by now.
-        is_given_up = self._is_tail_given_up and after.get("epoch", 0) != self.epoch
         if self._is_tail_given_up:
             self.helpers.want_enriching(self.job, first_ms, first_ms, session)
-        if is_bare or is_given_up:
+        if is_bare:
             self.helpers.want_enriching(self.job, first_ms, last_ms + 1, session)
         elif settled.is_following:
             if change.is_stored.any():

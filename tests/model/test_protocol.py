@@ -12,6 +12,7 @@ from tests.model.leases import Leases
 from tests.model.limiter import OVER, Limiter
 from tests.model.protocol import Protocol
 from tests.model.search import NO_WAY_ON, Model, search
+from tests.model.series import BACKFILL, SeriesModel
 from tests.waiting import SOAK_HANG_S
 
 # The smallest limiter that still has a window, a use-by, a way to the exchange and a clock that goes back.
@@ -61,6 +62,10 @@ def test_a_backfill_that_two_decide_on_while_its_workers_are_at_it() -> None:
     assert_holds(Backfills(), 19_500)
 
 
+def test_a_list_that_is_changed_while_values_are_computed_and_a_hole_is_filled() -> None:
+    assert_holds(SeriesModel(), 57_500)
+
+
 def test_a_clock_that_jumps_ahead_is_the_one_thing_the_limiter_does_not_stand() -> None:
     """What docs/limits.md admits. If this begins to hold, the document can promise more."""
     found = search(Limiter(slots=2, limit=1, forward=True))
@@ -86,6 +91,8 @@ def test_the_search_notices_a_dead_end() -> None:
         # Entries stand at the end of a grain only: anywhere in it, as 0.1.0 had them, they would make 698,013 states of this.
         (Limiter(slots=2, limit=2, period=4, grain=2, want_max=1, back=0), 388_000),
         (Backfills(parts=2, pages=2, deciders=3, decisions=3), 286_000),
+        (SeriesModel(candles=4, edits=3), 735_000),
+        (SeriesModel(candles=4, kind=BACKFILL), 244_000),
         (Protocol(Leases(slots=3, jobs=2, pages=1, faults=1, asks=True), NARROW), 315_000),
         (Protocol(Leases(slots=2, jobs=2, pages=2, faults=1, asks=True), NARROW), 570_000),
     ],
@@ -97,6 +104,8 @@ def test_the_search_notices_a_dead_end() -> None:
         "grains, clocks back",
         "grains, waits",
         "a backfill",
+        "a series with a repair",
+        "a series with a backfill",
         "all together, three processes",
         "all together, two pages",
     ],

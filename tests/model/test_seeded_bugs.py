@@ -11,6 +11,7 @@ from tests.model.backfills import AGREE, LANDED, Backfills
 from tests.model.leases import CANDLES, RECORD, STALE, TAKEN, TWICE, Leases
 from tests.model.limiter import KNOWN, OVER, Limiter
 from tests.model.search import NO_WAY_ON, Model, search
+from tests.model.series import BACKFILL, REPAIR, VALUE, SeriesModel
 
 JOBS: Any = {"slots": 3, "jobs": 1, "pages": 2, "faults": 2, "deletes": True}
 ONE: Any = {"slots": 2, "limit": 1}
@@ -31,6 +32,10 @@ def limiter(bug: str, size: Any = ONE) -> Limiter:
 
 def backfill(bug: str) -> Backfills:
     return Backfills(bugs=frozenset({bug}))
+
+
+def series(bug: str, kind: int = REPAIR) -> SeriesModel:
+    return SeriesModel(kind=kind, bugs=frozenset({bug}))
 
 
 SEEDED: list[tuple[Model[Any], str]] = [
@@ -78,6 +83,16 @@ SEEDED: list[tuple[Model[Any], str]] = [
     (backfill("settled whatever is decided"), AGREE),
     (backfill("ends take no turns"), AGREE),
     (backfill("nobody carries out what is left"), NO_WAY_ON),
+    (series("a new list makes nothing stale"), VALUE),
+    # A repair's candles are bare. With one the live job learns of the list all the same, by the values that it brings.
+    (series("a new list raises no epoch", BACKFILL), VALUE),
+    (series("computed again with the list it had"), VALUE),
+    (series("the epoch is compared before"), VALUE),
+    (series("the list is read before the epoch"), VALUE),
+    (series("the list is known whatever the epoch"), VALUE),
+    (series("lands whatever has changed"), VALUE),
+    (series("candles stored meanwhile are not looked for"), VALUE),
+    (series("nobody is told of what was computed again"), VALUE),
 ]
 
 
