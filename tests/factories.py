@@ -1,5 +1,6 @@
 """Makes what tests need on a real database: a platform, connectors and jobs with every field defaulted."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -9,20 +10,21 @@ from pymongo.client_session import ClientSession
 
 from shared.deadline import Deadline
 from shared.domain.candles import CandleBatch, FloatArray
-from shared.domain.indicators import DEFAULT_INDICATORS
-from shared.domain.jobs import PRIORITIES, Job, JobKind, job_id_of, to_datetime
+from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
+from shared.domain.jobs import PRIORITIES, JobKind, job_id_of, to_datetime
 from shared.exchanges.catalog import load_spec
 from shared.settings import load_settings
 from shared.stores.candles import Series
 from shared.stores.job_leases import Claim, DueJob
 from shared.stores.rate_limits import initial_limiter
-from shared.usecases.plan_jobs import plan_list
 from shared.usecases.run_job import RunResult
-from shared.usecases.series_jobs import series_fields
 from shared.wiring import Platform
 
 PAGE_ROWS = 20_000
 DEFAULT_DOCUMENTS = [spec.to_document() for spec in DEFAULT_INDICATORS]
+EPOCHS = itertools.count(1_000)
+# Nothing that an exchange could change about it: a run of a series with it fails for good.
+NOSUCH = {"name": "NOSUCH", "params": {}, "as": "nosuch"}
 
 
 def make_platform(mongodb_uri: str, database_name: str, **settings: Any) -> Platform:
@@ -106,22 +108,21 @@ def add_job(
         "revision": 1,
         **fields,
     }
-    wanted = None if indicators is None else [dict(each) for each in indicators]
-    platform.database.transact(lambda session: _insert_job(platform, document, wanted, session))
+    asked = None if indicators is None else [spec.to_document() for spec in resolve_indicators(indicators)]
+
+    def insert(session: ClientSession) -> None:
+        platform.jobs.insert(document, session)
+        platform.series_upkeep.on_create(document, asked, session)
+
+    platform.database.transact(insert)
     return str(document["_id"])
 
 
-def _insert_job(
-    platform: Platform, document: dict[str, Any], wanted: list[dict[str, Any]] | None, session: ClientSession
-) -> None:
-    """With what a job's making means for its series' list, and nothing besides."""
-    platform.jobs.insert(document, session)
-    series = Series.of(Job.from_document(document))
-    known = platform.series_store.read_list(series, session)
-    others = platform.jobs.count({**series_fields(Job.from_document(document)), "_id": {"$ne": document["_id"]}}, session)
-    listed = plan_list(known if others else None, wanted)
-    if listed != known or not others:
-        platform.series_store.write_list(series, listed, {}, session)
+def put_list(platform: Platform, indicators: Sequence[Mapping[str, Any]]) -> None:
+    """Another list for every series, also one that cannot be computed, and nothing of what a change means for its candles."""
+    platform.database.collection("series").update_many({}, {"$set": {"indicators": list(indicators)}})
+    # Jobs that tests make are all of the same moment: an epoch that none of them has had before.
+    platform.database.collection("jobs").update_many({}, {"$inc": {"epoch": next(EPOCHS)}})
 
 
 def add_candles(platform: Platform, series: Series, candles: CandleBatch, values: Mapping[str, FloatArray]) -> None:

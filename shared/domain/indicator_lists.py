@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from shared.domain.indicators import INDICATORS_MAX, IndicatorSpec, resolve_indicators
+from shared.domain.indicators import INDICATORS_MAX, resolve_indicators
 from shared.errors import InvalidRequest
 
 # Indicators as they are stored: {name, params, as}.
@@ -11,13 +11,26 @@ IndicatorList: TypeAlias = list[dict[str, Any]]
 
 
 def join_lists(lists: Sequence[IndicatorList]) -> IndicatorList:
-    """All that is in any of them, as far as there is room. Of two that would write the same field the first one stays."""
-    joined: list[IndicatorSpec] = []
-    for spec in (spec for documents in lists for spec in resolve_indicators(documents)):
-        taken = {name for other in joined for name in other.fields}
-        if taken.isdisjoint(spec.fields) and len(joined) < INDICATORS_MAX:
-            joined.append(spec)
-    return [spec.to_document() for spec in joined]
+    """All that is in any of them, as far as there is room. Of two that would write the same field the first one stays.
+
+    One that cannot be computed (any more) stays too: a run then says so, and which it is.
+    """
+    joined: IndicatorList = []
+    taken: set[str] = set()
+    for item in (item for documents in lists for item in documents):
+        fields = _fields_of(item)
+        if taken.isdisjoint(fields) and len(joined) < INDICATORS_MAX:
+            joined.append(item)
+            taken.update(fields)
+    return joined
+
+
+def _fields_of(item: Mapping[str, Any]) -> tuple[str, ...]:
+    try:
+        (spec,) = resolve_indicators([item])
+    except InvalidRequest:
+        return (item["as"],)
+    return spec.fields
 
 
 def extend_list(documents: IndicatorList, asked: IndicatorList) -> IndicatorList:

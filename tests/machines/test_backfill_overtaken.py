@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import pytest
@@ -61,7 +62,7 @@ def make_again(platform: Platform, job_id: str, **fields: Any) -> str:
     """The live job deleted, its candles left, and made anew."""
     platform.job_manager.delete(job_id, None, AUTHOR, with_candles=False)
     platform.database.collection("job_runs").delete_many({})
-    return add_job(platform, lock={"fence": 1_000}, **fields)
+    return add_job(platform, lock={"fence": 1_000}, created_at=datetime.now(UTC), **fields)
 
 
 def test_a_page_that_lands_under_a_chunk_of_the_enrich_job(

@@ -127,7 +127,8 @@ def test_candles_that_a_job_with_another_list_stores_get_the_values_of_both(
     simulator.set_faults()
     sma = {"name": "SMA", "params": {"timeperiod": 5}}
     run_until_caught_up(platform, add_job(platform, start_ms=back(400), end_ms=back(390), indicators=[sma]))
-    assert_truth(platform, back(800), resolve_indicators([{"name": "OBV"}]))
+    run_until_caught_up(platform, f"{live_id}:enrich")
+    assert_truth(platform, back(800), resolve_indicators([{"name": "OBV"}, sma]))
 
 
 def test_a_candle_that_is_corrected_under_the_enricher_keeps_the_values_of_the_correction(

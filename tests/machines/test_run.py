@@ -23,7 +23,7 @@ from shared.usecases.run_job import TURN_MS
 from shared.usecases.send_requests import PAGE_RESERVE_MS
 from shared.usecases.windows_ahead import IN_FLIGHT_MAX
 from shared.wiring import Platform
-from tests.factories import add_job, claim, make_platform, run_once, run_until_caught_up, stored_documents
+from tests.factories import NOSUCH, add_job, claim, make_platform, put_list, run_once, run_until_caught_up, stored_documents
 from tests.machines.series_scene import CLOSED_MS, back
 from tests.overtaking import Overtake
 from tests.replay import assert_series_equals, values_of
@@ -269,7 +269,7 @@ def test_an_indicator_added_later_continues_from_the_whole_history(platform: Pla
     job_id = add_job(platform, start_ms=back(3_500), indicators=[spec.to_document() for spec in first])
     run_until_caught_up(platform, job_id)
     before = len(stored(platform))
-    update(platform, job_id, indicators=[spec.to_document() for spec in (*first, *late)])
+    put_list(platform, [spec.to_document() for spec in (*first, *late)])
     simulator.clock(advance_ms=1_500 * MINUTE_MS)
     run_until_caught_up(platform, job_id)
     whole = truth(back(3_500), CLOSED_MS + 1_500 * MINUTE_MS)
@@ -287,7 +287,8 @@ def test_an_indicator_added_later_continues_from_the_whole_history(platform: Pla
 def test_an_indicator_that_the_engine_does_not_know_stops_the_job_and_says_which(
     platform: Platform, simulator: SimulatorProcess
 ) -> None:
-    job_id = add_job(platform, start_ms=back(100), indicators=[{"name": "NOSUCH"}])
+    job_id = add_job(platform, start_ms=back(100))
+    put_list(platform, [NOSUCH])
     requests_before = simulator.report()["binance"]["requests_total"]
     assert run_once(platform, job_id).outcome.value == "error"
     job = platform.jobs.get(job_id)

@@ -17,7 +17,7 @@ from shared.stores import database
 from shared.stores.job_leases import DueJob
 from shared.usecases.send_requests import PAGE_RESERVE_MS
 from shared.wiring import Platform
-from tests.factories import add_job, claim, make_platform
+from tests.factories import NOSUCH, add_job, claim, make_platform, put_list
 from tests.machines.state_scene import (
     CLOSED_MS,
     JOB_ID,
@@ -140,7 +140,7 @@ def test_failed(scene: Platform, simulator: SimulatorProcess) -> None:
 
 def test_error(scene: Platform) -> None:
     live_job(scene)
-    update(scene, indicators=[{"name": "NOSUCH"}])
+    put_list(scene, [NOSUCH])
     assert_as_in_the_table(scene, run_again(scene), "error", ATTEMPT + 1)
 
 

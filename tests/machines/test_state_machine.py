@@ -24,7 +24,7 @@ from shared.usecases.manage_jobs import JobChanges
 from shared.usecases.plan_jobs import NewJob
 from shared.usecases.record_changes import Author
 from shared.wiring import Platform
-from tests.factories import claim
+from tests.factories import NOSUCH, claim, put_list
 from tests.machines.state_scene import (
     ABSENT,
     CLOSED_MS,
@@ -73,7 +73,8 @@ def create(platform: Platform, is_paused: bool = False) -> None:
 
 
 def run_that_cannot_succeed(platform: Platform) -> None:
-    update(platform, indicators=[{"name": "NOSUCH"}], next_run_at=to_datetime(0))
+    put_list(platform, [NOSUCH])
+    update(platform, next_run_at=to_datetime(0))
     claimed = try_claim(platform)
     assert platform.runner.run(JOB_ID, claimed.fence, "test", Deadline.after(60)).outcome is RunOutcome.ERROR
 

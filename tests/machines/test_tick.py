@@ -19,7 +19,7 @@ from shared.errors import LeaseLost, StorageUnavailable
 from shared.senders import alert_posts
 from shared.usecases.dispatch_due_jobs import GIVE_BACK_MS
 from shared.wiring import Platform
-from tests.factories import add_connector, add_job, claim, run_once
+from tests.factories import NOSUCH, add_connector, add_job, claim, put_list, run_once
 from tests.machines.tick_scene import ACCOUNT, ONE_PASS_S, ROOT, Body, Receiver, TickEnd, add_jobs, server_time, ticking
 from tests.waiting import HANG_S, wait_until
 
@@ -294,7 +294,8 @@ def test_what_is_left_to_tell_is_told_once_and_again_if_the_webhook_failed(
     try:
         add_connector(platform)
         # Fails for good, in a worker that dies before it can tell.
-        job_id = add_job(platform, indicators=[{"name": "NOSUCH"}])
+        job_id = add_job(platform)
+        put_list(platform, [NOSUCH])
         assert run_once(platform, job_id).outcome.value == "error"
         tick = open_tick(alert_webhook_url=webhook.url, hosts_allowed=("127.0.0.1",), tick_budget_s=ONE_PASS_S)
         webhook.answer = lambda _body: 503

@@ -39,7 +39,6 @@ JOB: Final = Job(
     end_ms=NOW_MS,
     cursor_ms=None,
     attempt=0,
-    indicators=(),
     overlap=0,
     begins_ms=None,
     follows_ms=None,
