@@ -54,6 +54,7 @@ def candles() -> CandleBatch:
 @pytest.fixture
 def filled(api: AdminApi, candles: CandleBatch) -> AdminApi:
     """A live job that has asked for everything up to its newest candle."""
+    api.platform.prepare()
     add_connector(api.platform)
     cursor = {"last_ts": to_datetime(int(candles.open_ms[-1]))}
     add_job(api.platform, start_ms=START_MS, indicators=INDICATORS, cursor=cursor)
