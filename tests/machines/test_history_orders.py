@@ -4,7 +4,7 @@ list of indicators, backfills that are paused and cancelled, jobs that are delet
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -18,7 +18,8 @@ from shared.domain.indicator_catalogue import CATALOGUE
 from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
 from shared.domain.jobs import KEEPING_KINDS
 from shared.domain.timeframes import MINUTE_MS
-from shared.errors import Conflict
+from shared.errors import Conflict, InvalidRequest
+from shared.stores.candles import Series
 from shared.usecases.manage_jobs import JobChanges
 from shared.usecases.plan_backfills import BackfillOrder
 from shared.usecases.plan_jobs import NewJob
@@ -56,12 +57,16 @@ def simulator() -> Iterator[SimulatorProcess]:
         yield running
 
 
+def documents_of(asked: Sequence[Any]) -> list[dict[str, Any]]:
+    return [spec.to_document() for spec in resolve_indicators(asked)]
+
+
 class History:
     """One series and what happens to it, drawn from a seed."""
 
     def __init__(self, platform: Platform, simulator: SimulatorProcess, rng: random.Random, wanted: list[Any]) -> None:
         self.platform, self.simulator, self.rng = platform, simulator, rng
-        self.wanted = self.listed = wanted
+        self.wanted, self.listed = wanted, documents_of(wanted)
         # Where people have made backfill jobs by hand, a live job does not go alone.
         self.has_made_jobs = rng.random() < 0.5
         self.now_ms = NOW_MS
@@ -91,7 +96,12 @@ class History:
             self.run(rng.choice(active), rng.choice((1, 2, 50)))
         elif kind == "job" and self.unmade and self.has_made_jobs:
             start_ms, end_ms = self.unmade.pop()
-            add_job(self.platform, start_ms=start_ms, end_ms=end_ms, indicators=self.wanted)
+            # One of the two lists that this one would add to may be full.
+            for wanted in (rng.choice((self.wanted, OTHER)), None):
+                with suppress(InvalidRequest):
+                    add_job(self.platform, start_ms=start_ms, end_ms=end_ms, indicators=wanted)
+                    self.listed += [item for item in documents_of(wanted or ()) if item not in self.listed]
+                    break
         elif kind == "order":
             first = rng.randrange(600, LENGTH)
             self.order(back(first), back(first - rng.randrange(50, 600)), rng.choice((1, 2)))
@@ -135,7 +145,7 @@ class History:
                 act(self.rng.choice(ordered), AUTHOR)
 
     def change_list(self, indicators: list[Any]) -> None:
-        self.listed = indicators
+        self.listed = documents_of(indicators)
         self.platform.job_manager.patch(self.job_id, JobChanges(indicators=tuple(indicators)), None, AUTHOR)
 
     def make_anew(self, *, with_candles: bool) -> None:
@@ -144,9 +154,15 @@ class History:
             # With the candles it cannot go while jobs that were made by hand keep them.
             self.platform.job_manager.delete(self.job_id, None, AUTHOR, with_candles=with_candles)
             start_ms = back(self.rng.randrange(5, LENGTH))
-            self.listed = self.rng.choice((self.wanted, OTHER, OTHER[:1]))
-            new = NewJob("binance", "BTC/USDT", "1m", overlap=2, start_ms=start_ms, indicators=tuple(self.listed))
-            self.platform.job_manager.create(new, AUTHOR)
+            asked = self.rng.choice((self.wanted, OTHER, OTHER[:1]))
+            is_first = not any(job["kind"] in KEEPING_KINDS for job in self.jobs())
+            for wanted in (tuple(asked), None):
+                new = NewJob("binance", "BTC/USDT", "1m", overlap=2, start_ms=start_ms, indicators=wanted)
+                with suppress(InvalidRequest):
+                    self.platform.job_manager.create(new, AUTHOR)
+                    known = [] if is_first else self.listed
+                    self.listed = known + [item for item in documents_of(wanted or ()) if item not in known]
+                    return
 
     def show(self) -> None:
         self.faults.clear()
@@ -196,6 +212,7 @@ def play(platform: Platform, simulator: SimulatorProcess, seed: int, wanted: lis
     truth = true_candles(SEED, "binance", "BTC/USDT", "1m", back(LENGTH), end_ms)
     expected = truth[~np.isin(truth.open_ms, [at_ms for stretch in given_up for at_ms in stretch])]
     specs = resolve_indicators(history.listed)
+    assert platform.series_store.read_list(Series(**SERIES)) == history.listed
     assert_series_equals(stored_documents(platform, "binance", "BTC/USDT", "1m"), expected, specs)
     left = {state for state, count in found.counts.items() if count}
     assert left <= {IntervalState.STORED, IntervalState.NO_TRADES}
