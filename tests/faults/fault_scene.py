@@ -306,7 +306,7 @@ def open_scene(mongodb_uri: str, client: MongoClient[dict[str, Any]], tail: int 
         stack.callback(client.drop_database, database_name)
         platform = make_platform(mongodb_uri, database_name)
         stack.callback(platform.close)
-        uri = _through(mongodb_uri, to_database.port)
+        uri = through(mongodb_uri, to_database.port)
         yield Scene(platform, client, simulator, nursery, tap, uri, (to_database, to_exchange), market)
 
 
@@ -329,7 +329,7 @@ def write_market(path: Path, closed_ms: int, count: int) -> CandleBatch:
     return market
 
 
-def _through(uri: str, port: int) -> str:
+def through(uri: str, port: int) -> str:
     """The same URI by way of the proxy: one host, taken as it is, whatever it says of its replica set."""
     matched = re.fullmatch(r"(mongodb://(?:[^@/]*@)?)[^/?]+/?([^?]*)\??(.*)", uri)
     assert matched is not None, "a proxy needs a plain mongodb:// URI"

@@ -1,7 +1,8 @@
-"""Workers for tests that may be killed or stopped: each a process of its own that runs one claimed job and ends.
+"""Processes for tests that may be killed or stopped: each runs one claimed job, or makes one edit, and ends.
 
 They are forked from a process that has imported everything, since the import takes longer than the run. Usage:
-python -m tests.faults.one_run, then on standard input one JSON object a line: {uri, database, job_id, fence}. Each is answered
+python -m tests.faults.one_run, then on standard input one JSON object a line: {uri, database, job_id, fence}, or
+{uri, database, edit} with a name of tests/faults/edits.py. Each is answered
 with the worker's pid, and when it has ended with its exit status, negative for a signal.
 """
 
@@ -22,6 +23,7 @@ from shared.exchanges.catalog import load_spec
 from shared.settings import load_settings
 from shared.stores import database
 from shared.wiring import Platform
+from tests.faults.edits import EDITS
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 LINE_S_MAX: Final = 60.0
@@ -76,8 +78,14 @@ class Nursery:
 
     def start(self, uri: str, database: str, job_id: str, fence: int) -> Worker:
         """Start a worker on a claim."""
+        return self._start({"uri": uri, "database": database, "job_id": job_id, "fence": fence})
+
+    def start_edit(self, uri: str, database: str, edit: str) -> Worker:
+        """Start a process that makes an edit."""
+        return self._start({"uri": uri, "database": database, "edit": edit})
+
+    def _start(self, call: dict[str, Any]) -> Worker:
         assert self._process.stdin is not None
-        call = {"uri": uri, "database": database, "job_id": job_id, "fence": fence}
         self._process.stdin.write(json.dumps(call).encode() + b"\n")
         return Worker(self.read(), self)
 
@@ -121,7 +129,10 @@ def _run(call: dict[str, Any]) -> int:
         settings = load_settings(
             mongodb_uri=call["uri"], database=call["database"], candles_database=call["database"], lease_ms=40_000
         )
-        Platform(settings).runner.run(call["job_id"], call["fence"], "test", Deadline.after(DEADLINE_S))
+        if "edit" in call:
+            EDITS[call["edit"]](Platform(settings))
+        else:
+            Platform(settings).runner.run(call["job_id"], call["fence"], "test", Deadline.after(DEADLINE_S))
     except LeaseLost:
         return LEASE_LOST
     except StorageUnavailable:
