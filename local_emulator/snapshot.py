@@ -70,12 +70,13 @@ class Snapshot:
     connectors: tuple[ConnectorRow, ...]
     jobs: tuple[JobRow, ...]
     runs_count: int
+    retired_candles: int
     troubles: tuple[tuple[float, str], ...]
 
     @property
     def candles(self) -> int:
-        """Candles stored by all jobs together."""
-        return sum(job.candles for job in self.jobs)
+        """Candles stored by all jobs together, those that are gone among them."""
+        return self.retired_candles + sum(job.candles for job in self.jobs)
 
     @property
     def behind(self) -> int:
@@ -96,6 +97,7 @@ def take_snapshot(database: "MongoDatabase[dict[str, Any]]") -> Snapshot:
         connectors=tuple(_connector_row(document, now_ms) for document in database["connectors"].find({}).sort("_id", 1)),
         jobs=tuple(_job_rows(jobs, series, last_runs, now_ms)),
         runs_count=database["job_runs"].estimated_document_count(),
+        retired_candles=sum(int(row.get("candles", 0)) for row in database["retired_totals"].find({}, {"candles": 1})),
         troubles=tuple(_trouble(run) for run in reversed(runs) if run.get("outcome") not in ORDINARY_OUTCOMES),
     )
 

@@ -27,7 +27,7 @@ from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.plan_jobs import NewJob, plan_end, plan_job
 from shared.usecases.record_changes import Author, record_change
 from shared.usecases.series_jobs import is_task, refuse_chunk, series_fields
-from shared.usecases.series_upkeep import SeriesUpkeep
+from shared.usecases.series_upkeep import Decided, SeriesUpkeep
 from shared.usecases.steer_backfills import BackfillSteering
 
 # Each look at a series' ledger reads all its jobs.
@@ -103,7 +103,9 @@ class JobManager:
             raise Conflict(f"the series has {SERIES_JOBS_MAX} jobs; delete backfills that are done (their candles stay)")
         self.jobs.insert(document, session)
         self.upkeep.on_create(document, asked, session)
-        self._record(author, "create", document["_id"], None, document, session)
+        # A part of a backfill is in the entry of that.
+        if not is_task(document):
+            self._record(author, "create", document["_id"], None, document, session)
 
     def patch(self, job_id: str, changes: JobChanges, revision: int | None, author: Author) -> Document:
         """Change overlap, priority, or the end of a backfill; a later end makes one that is done active again.
@@ -182,7 +184,7 @@ class JobManager:
                 return
             self.jobs.delete(job_id, None, session)
             self.upkeep.on_delete(retired, session)
-            self._resolve_alerts(job_id, session)
+            self.upkeep.resolve_alerts(job_id, session)
 
         # Another one that finishes it at the same time has done all of this.
         with suppress(NotFound):
@@ -204,11 +206,11 @@ class JobManager:
     def delete_within(self, document: Document, author: Author, session: ClientSession, revision: int | None = None) -> None:
         """Remove a job and what it takes along, and leave its candles, in a transaction. Raises as `delete`."""
         self.jobs.delete(document["_id"], revision, session)
-        for each in (*self.upkeep.on_delete(document, session), document):
-            self._note_gone(each, author, "delete", session)
+        self._record_backfills(author, "cancel", self.upkeep.on_delete(document, session), session)
+        self._note_gone(document, author, "delete", session)
 
     def _note_gone(self, document: Document, author: Author, verb: str, session: ClientSession) -> None:
-        self._resolve_alerts(document["_id"], session)
+        self.upkeep.resolve_alerts(document["_id"], session)
         self._record(author, verb, document["_id"], document, None, session)
 
     def _retire(self, job_id: str, revision: int | None, author: Author, session: ClientSession) -> Document | None:
@@ -228,8 +230,7 @@ class JobManager:
             raise Conflict(
                 f"{', '.join(others[:JOBS_NAMED_MAX])} keep the candles too; delete them first, or leave the candles"
             )
-        for each in self.upkeep.on_drop(before, session):
-            self._note_gone(each, author, "delete", session)
+        self._record_backfills(author, "forget", self.upkeep.on_drop(before, session), session)
         self._note_gone(before, author, "delete_with_candles", session)
         return before
 
@@ -260,7 +261,7 @@ class JobManager:
         """
         now_ms = self.database.server_now_ms()
 
-        def write(session: ClientSession) -> tuple[Document, list[str]]:
+        def write(session: ClientSession) -> tuple[Document, list[Decided]]:
             before = self._get_to_edit(job_id, session)
             refuse_chunk(before, "pause that")
             status = before["status"]
@@ -272,6 +273,7 @@ class JobManager:
             after = self.jobs.update(job_id, revision, {"status": JobStatus.PAUSED.value, **passed}, session)
             backfills = self.upkeep.on_pause(before, session)
             self._record(author, "pause", job_id, before, after, session)
+            self._record_backfills(author, "pause", backfills, session)
             return after, backfills
 
         return self._carried_out(*self.database.transact(write))
@@ -285,7 +287,7 @@ class JobManager:
         """
         now_ms = self.database.server_now_ms()
 
-        def write(session: ClientSession) -> tuple[Document, list[str]]:
+        def write(session: ClientSession) -> tuple[Document, list[Decided]]:
             before = self._get_to_edit(job_id, session)
             refuse_chunk(before, "resume that")
             if before["status"] == JobStatus.ACTIVE and revision in (None, before["revision"]):
@@ -301,18 +303,25 @@ class JobManager:
             }
             self.jobs.update(job_id, revision, fresh, session)
             backfills = self.upkeep.on_resume(before, session)
-            self._resolve_alerts(job_id, session)
+            self.upkeep.resolve_alerts(job_id, session)
             after = self.jobs.make_due(job_id, session)
             self._record(author, "resume", job_id, before, after, session)
+            self._record_backfills(author, "resume", backfills, session)
             return after, backfills
 
         return self._carried_out(*self.database.transact(write))
 
-    def _carried_out(self, document: Document, backfills: Sequence[str]) -> Document:
+    def _carried_out(self, document: Document, backfills: Sequence[Decided]) -> Document:
         """The backfills that were paused or resumed with the job follow; what is left of that when we die, a tick does."""
-        for backfill_id in backfills:
-            self.steering.follow(backfill_id)
+        for before, _ in backfills:
+            self.steering.follow(before["_id"])
         return document
+
+    def _record_backfills(self, author: Author, verb: str, backfills: Sequence[Decided], session: ClientSession) -> None:
+        """What an edit of their live job means for backfills is in the audit log under their own names."""
+        for before, after in backfills:
+            target = f"backfills/{before['_id']}"
+            record_change(self.audit_log, author, f"backfill.{verb}", target, before=before, after=after, session=session)
 
     def _shown(self, document: Document, session: ClientSession) -> Document:
         """The job as people know it: with the indicators of its series, unless it is a task of the series."""
@@ -320,10 +329,6 @@ class JobManager:
             return document
         series = Series.of(Job.from_document(document))
         return {**document, "indicators": self.upkeep.helpers.series.read_list(series, session)}
-
-    def _resolve_alerts(self, job_id: str, session: ClientSession) -> None:
-        for subject in (f"jobs/{job_id}", f"jobs/{job_id}/history"):
-            self.alerts.resolve(subject, session)
 
     def _connector_of(self, new: NewJob) -> Connector:
         try:

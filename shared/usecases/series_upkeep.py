@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pymongo.client_session import ClientSession
 
@@ -17,6 +18,9 @@ from shared.usecases.keep_ledger import SeriesLedger, disputed_subject
 from shared.usecases.plan_jobs import plan_list
 from shared.usecases.series_jobs import SeriesHelpers, helper_ids, history_id, series_fields
 
+# A backfill as it was before an edit of its live job, and as it is after it; None: it is gone.
+Decided: TypeAlias = tuple[Document, Document | None]
+
 
 @dataclass(frozen=True, slots=True)
 class SeriesUpkeep:
@@ -27,25 +31,27 @@ class SeriesUpkeep:
     revisions: RevisionStore
     backfills: BackfillStore
 
-    def on_pause(self, document: Document, session: ClientSession) -> list[str]:
+    def on_pause(self, document: Document, session: ClientSession) -> list[Decided]:
         """A live job is paused: nothing more is asked for its series. A backfill is: what is behind it waits no longer.
 
-        Returns the ids of ordered backfills that are paused with it, which is to be carried out after the commit.
+        Returns the ordered backfills that are paused with it, as they were and are; to be carried out after the commit.
         """
         self._move_helpers(document, JobStatus.ACTIVE, JobStatus.PAUSED, session)
         self.leave(document, session)
-        active = self._ordered_for(document, {"status": BackfillStatus.ACTIVE.value}, session)
-        for backfill_id in active:
-            self.backfills.decide(backfill_id, BackfillStatus.PAUSED, session, {"is_paused_with_job": True})
-        return active
+        with_job = {"is_paused_with_job": True}
+        return [
+            (before, self.backfills.decide(before["_id"], BackfillStatus.PAUSED, session, with_job))
+            for before in self._ordered_for(document, {"status": BackfillStatus.ACTIVE.value}, session)
+        ]
 
-    def on_resume(self, document: Document, session: ClientSession) -> list[str]:
-        """A live job goes on, and so do the backfills that were paused with it, whose ids are returned as by `on_pause`."""
+    def on_resume(self, document: Document, session: ClientSession) -> list[Decided]:
+        """A live job goes on, and so do the backfills that were paused with it, which are returned as by `on_pause`."""
         self._move_helpers(document, JobStatus.PAUSED, JobStatus.ACTIVE, session)
-        paused = self._ordered_for(document, {"status": BackfillStatus.PAUSED.value, "is_paused_with_job": True}, session)
-        for backfill_id in paused:
-            self.backfills.decide(backfill_id, BackfillStatus.ACTIVE, session)
-        return paused
+        paused = {"status": BackfillStatus.PAUSED.value, "is_paused_with_job": True}
+        return [
+            (before, self.backfills.decide(before["_id"], BackfillStatus.ACTIVE, session))
+            for before in self._ordered_for(document, paused, session)
+        ]
 
     def set_list(self, job: Job, indicators: IndicatorList, session: ClientSession) -> bool:
         """Give the series another list of indicators. Returns whether it had another one.
@@ -97,17 +103,20 @@ class SeriesUpkeep:
         if first_ms is not None:
             self.helpers.want_enriching(job, first_ms, None, session)
 
-    def on_delete(self, document: Document, session: ClientSession) -> list[Document]:
+    def on_delete(self, document: Document, session: ClientSession) -> list[Decided]:
         """The job is gone and its candles stay: so does what it had asked for. Its series' last job takes the helpers along.
 
-        A live job takes its history job along in any case, and the backfills that were ordered for it: they are returned.
+        A live job takes its history job along in any case, and the backfills that were ordered for it, which are returned as by
+        `on_pause`.
         """
         job = Job.from_document(document)
         backfills = self._backfills_of(job, session)
-        for backfill_id in self._ordered_for(document, {"ended_at": None}, session):
-            parts = [each for each in backfills if each.get("backfill_id") == backfill_id]
+        cancelled: list[Decided] = []
+        for before in self._ordered_for(document, {"ended_at": None}, session):
+            parts = [each for each in backfills if each.get("backfill_id") == before["_id"]]
             summaries = [summarize_part(each, self.ledger.count_left(each)) for each in parts]
-            self.backfills.end(backfill_id, BackfillStatus.CANCELLED, summaries, session)
+            self.backfills.end(before["_id"], BackfillStatus.CANCELLED, summaries, session)
+            cancelled.append((before, self.backfills.find(before["_id"], session)))
         self._keep_asked([job], session)
         self.remove_parts(backfills, session)
         self.leave(document, session)
@@ -117,19 +126,19 @@ class SeriesUpkeep:
             self.ledger.series_jobs.delete(helper_ids(job), session)
             # Nobody asks for its candles any more.
             self.ledger.alerts.resolve(disputed_subject(Series.of(job)), session)
-            return backfills
+            return cancelled
         # A pause that was the live job's ends with it.
         self._move_helpers(document, JobStatus.PAUSED, JobStatus.ACTIVE, session)
         if job.connector_id not in connectors:
             # Else the connector could not be deleted for them.
             self.ledger.series_jobs.reassign(helper_ids(job), connectors[0], session)
-        return backfills
+        return cancelled
 
     def remove_parts(self, documents: Sequence[Document], session: ClientSession) -> None:
         """Remove jobs of backfills; what they have stored stays, and what they had asked for stays known."""
         for document in documents:
             self.leave(document, session)
-            self.ledger.alerts.resolve(f"jobs/{document['_id']}", session)
+            self.resolve_alerts(document["_id"], session)
         self.ledger.series_jobs.delete([document["_id"] for document in documents], session)
         self._keep_asked([Job.from_document(document) for document in documents], session)
 
@@ -145,7 +154,7 @@ class SeriesUpkeep:
         kept = [(grid.open_at(first), grid.open_at(end)) for first, end in merge_spans(spans)]
         self.ledger.asked.write_asked(series_id, kept, session)
 
-    def on_drop(self, document: Document, session: ClientSession) -> list[Document]:
+    def on_drop(self, document: Document, session: ClientSession) -> list[Decided]:
         """The candles go, and the backfills that a live job takes along, which are returned: nothing is known of the series."""
         job = Job.from_document(document)
         series_id = Series.of(job).series_id
@@ -153,10 +162,18 @@ class SeriesUpkeep:
         self.ledger.alerts.resolve(disputed_subject(Series.of(job)), session)
         self.ledger.asked.drop(series_id, session)
         self.revisions.drop(series_id, session)
-        backfills = self._backfills_of(job, session)
-        self.ledger.series_jobs.delete([*helper_ids(job), history_id(job), *(each["_id"] for each in backfills)], session)
-        self.backfills.delete(self._ordered_for(document, {}, session), session)
-        return backfills
+        tasks = [*helper_ids(job), history_id(job), *(each["_id"] for each in self._backfills_of(job, session))]
+        for task_id in tasks:
+            self.resolve_alerts(task_id, session)
+        self.ledger.series_jobs.delete(tasks, session)
+        gone = self._ordered_for(document, {}, session)
+        self.backfills.delete([before["_id"] for before in gone], session)
+        return [(before, None) for before in gone]
+
+    def resolve_alerts(self, job_id: str, session: ClientSession) -> None:
+        """Those of one job: that it has stopped, and that candles of its range are lost."""
+        for subject in (f"jobs/{job_id}", f"jobs/{job_id}/history"):
+            self.ledger.alerts.resolve(subject, session)
 
     def list_others(self, document: Document, session: ClientSession) -> list[str]:
         """Ids of the jobs that keep the same series and do not go with this one."""
@@ -175,13 +192,12 @@ class SeriesUpkeep:
         if history is not None and after is JobStatus.PAUSED:
             self.leave(history, session)
 
-    def _ordered_for(self, document: Document, condition: Document, session: ClientSession) -> list[str]:
-        """Ids of the backfills that were ordered for a live job, those that meet the condition."""
+    def _ordered_for(self, document: Document, condition: Document, session: ClientSession) -> list[Document]:
+        """The backfills that were ordered for a live job, those that meet the condition."""
         job = Job.from_document(document)
         if job.kind is not JobKind.LIVE:
             return []
-        found = self.backfills.list_of({**series_fields(job), "connector_id": job.connector_id, **condition}, session)
-        return [str(each["_id"]) for each in found]
+        return self.backfills.list_of({**series_fields(job), "connector_id": job.connector_id, **condition}, session)
 
     def _backfills_of(self, job: Job, session: ClientSession) -> list[Document]:
         """Of a live job: its history job, and the parts of backfills that were ordered by its connector."""

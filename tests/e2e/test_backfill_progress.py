@@ -144,6 +144,16 @@ def test_a_live_job_takes_its_backfills_along(live: AdminApi) -> None:
     assert live.call("DELETE", f"/v1/jobs/{LIVE_ID}", headers={"If-Match": f'"{revision + 2}"'}).status_code == 204
     assert live.get(f"/v1/backfills/{ID}")["status"] == "cancelled"
     assert live.get("/v1/jobs?kind=backfill&include=tasks")["items"] == []
+    # Each of it is in the audit log under the backfill's own name, and its parts are not.
+    entries = live.platform.audit_log.list_(f"backfills/{ID}", None, 10)
+    changes = [(entry["action"], (entry["before"] or {}).get("status"), entry["after"]["status"]) for entry in entries]
+    assert changes == [
+        ("backfill.cancel", "active", "cancelled"),
+        ("backfill.resume", "paused", "active"),
+        ("backfill.pause", "active", "paused"),
+        ("backfill.create", None, "active"),
+    ]
+    assert live.actions(f"jobs/{ID}:1") == []
 
 
 def test_a_backfill_that_was_paused_by_itself_stays_so_when_its_live_job_goes_on(live: AdminApi) -> None:
@@ -224,8 +234,8 @@ def test_a_worker_that_is_silent_is_waited_for_as_long_as_its_lease_runs(live: A
     assert (shown["waiting_for"], shown["chunks"][0]["lease_until"]) == (None, None)
 
 
-def test_chunks_that_go_with_their_live_job_leave_no_alert_and_are_in_the_audit_log(live: AdminApi) -> None:
-    for query in ("", "?candles=delete"):
+def test_a_backfill_that_goes_with_its_live_job_leaves_no_alert_and_is_in_the_audit_log(live: AdminApi) -> None:
+    for query, action in (("", "backfill.cancel"), ("?candles=delete", "backfill.forget")):
         order(live)
         live.platform.database.transact(
             lambda session: live.platform.alerts.open_(
@@ -234,7 +244,7 @@ def test_chunks_that_go_with_their_live_job_leave_no_alert_and_are_in_the_audit_
         )
         assert live.call("DELETE", f"/v1/jobs/{LIVE_ID}{query}").status_code == 204
         assert live.get("/v1/alerts?state=open")["items"] == []
-        assert live.actions(f"jobs/{ID}:1")[-1] == "job.delete"
+        assert live.actions(f"backfills/{ID}")[-1] == action
         live.add_job()
 
 
