@@ -39,13 +39,16 @@ def extend_list(documents: IndicatorList, asked: IndicatorList) -> IndicatorList
     Raises:
         InvalidRequest: one would write the field of another indicator of the list, or there would be too many.
     """
-    extended = join_lists([documents, [item for item in asked if item not in documents]])
+    added = [item for item in asked if item not in documents]
+    if len(documents) + len(added) > INDICATORS_MAX:
+        known = f"the series computes {len(documents)} already, at most {INDICATORS_MAX} are computed"
+        raise InvalidRequest.for_field("indicators", f"{known}: {len(added)} more are too many")
+    extended = join_lists([documents, added])
     for at, item in enumerate(asked):
         if item not in extended:
-            others = f"the series computes {', '.join(each['as'] for each in documents)} already"
-            raise InvalidRequest.for_field(
-                f"indicators.{at}", f"{others}; take another `as`, or leave out what is not needed (at most {INDICATORS_MAX})"
-            )
+            (other, *_) = (each for each in documents if set(_fields_of(each)) & set(_fields_of(item)))
+            told = f"the series computes {other['as']} already, which is another indicator: take another `as`"
+            raise InvalidRequest.for_field(f"indicators.{at}.as", told)
     return extended
 
 

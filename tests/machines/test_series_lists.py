@@ -66,8 +66,8 @@ def test_the_list_of_a_series_that_no_job_keeps_any_more_is_that_of_the_next_one
 @pytest.mark.parametrize(
     ("asked", "field", "said"),
     [
-        ({"name": "EMA", "params": {"timeperiod": 9}, "as": "ema"}, "indicators.0", "take another `as`"),
-        ({"name": "RSI", "as": "macd_signal"}, "indicators.0", "take another `as`"),
+        ({"name": "EMA", "params": {"timeperiod": 9}, "as": "ema"}, "indicators.0.as", "computes ema already"),
+        ({"name": "RSI", "as": "macd_signal"}, "indicators.0.as", "computes macd already"),
     ],
 )
 def test_a_second_job_cannot_make_a_label_mean_something_else(
@@ -80,6 +80,15 @@ def test_a_second_job_cannot_make_a_label_mean_something_else(
     assert [name for name, _ in refused.value.errors] == [field]
     assert platform.series_store.read_list(SERIES) == documents_of(*listed)
     assert platform.jobs.count({}) == 1
+
+
+def test_a_second_job_cannot_make_the_list_too_long(platform: Platform, simulator: SimulatorProcess) -> None:
+    fifty = [{"name": "SMA", "params": {"timeperiod": period}} for period in range(2, 52)]
+    create(platform, *fifty[:49])
+    with pytest.raises(InvalidRequest, match="49 already, at most 50 are computed: 2 more are too many"):
+        create(platform, *fifty[48:], OBV, start=2_000, end=1_000)
+    create(platform, *fifty[48:], start=2_000, end=1_000)
+    assert platform.series_store.read_list(SERIES) == documents_of(*fifty)
 
 
 def test_a_label_that_has_stood_for_something_else_in_the_candles_is_refused_later_too(
