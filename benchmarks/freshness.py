@@ -196,8 +196,7 @@ def seed(stage: Stage, numbers: range, closed_ms: int) -> None:
     for number in numbers:
         series = Series("binance", symbol_of(number), "1m")
         platform.candles.ensure_collection(series)
-        with platform.database.open_session() as session:
-            platform.candles.insert(series, stage.candles[kept], values, session)
+        # Before the candles: those that a job finds are computed again.
         add_job(
             platform,
             symbol_of(number),
@@ -206,6 +205,8 @@ def seed(stage: Stage, numbers: range, closed_ms: int) -> None:
             next_run_at=to_datetime(2**41),
             indicators=DEFAULT_DOCUMENTS,
         )
+        with platform.database.open_session() as session:
+            platform.candles.insert(series, stage.candles[kept], values, session)
 
 
 def measure(stage: Stage, numbers: range, closed_ms: int, edge_ms: int) -> dict[str, Any]:
