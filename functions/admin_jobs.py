@@ -28,7 +28,7 @@ from shared.errors import InvalidRequest
 from shared.stores.candles import Series
 from shared.stores.database import Document
 from shared.usecases.authorize import Role
-from shared.usecases.series_jobs import is_task
+from shared.usecases.series_jobs import is_task, with_list
 
 # Milliseconds since the epoch, up to the year 9999.
 MS_DIGITS_MAX: Final = 15
@@ -45,9 +45,9 @@ def _respond_job(call: Call, document: Document, status: int = 200, location: st
 def _with_lists(call: Call, documents: list[Document]) -> list[Document]:
     """With the indicators of their series, but for tasks of series, which have none."""
     series = [Series.of(Job.from_document(document)) for document in documents]
-    lists = call.platform.series_store.read_lists(series)
+    lists = call.platform.series_store.read_states(series)
     return [
-        document if is_task(document) else {**document, "indicators": lists[each.series_id]}
+        document if is_task(document) else with_list(document, lists[each.series_id])
         for document, each in zip(documents, series, strict=True)
     ]
 

@@ -25,12 +25,17 @@ def join_lists(lists: Sequence[IndicatorList]) -> IndicatorList:
     return joined
 
 
-def _fields_of(item: Mapping[str, Any]) -> tuple[str, ...]:
+def is_computable(item: Mapping[str, Any]) -> bool:
+    """Whether there is such an indicator (any more)."""
     try:
-        (spec,) = resolve_indicators([item])
+        resolve_indicators([item])
     except InvalidRequest:
-        return (item["as"],)
-    return spec.fields
+        return False
+    return True
+
+
+def _fields_of(item: Mapping[str, Any]) -> tuple[str, ...]:
+    return resolve_indicators([item])[0].fields if is_computable(item) else (item["as"],)
 
 
 def extend_list(documents: IndicatorList, asked: IndicatorList) -> IndicatorList:
@@ -52,23 +57,31 @@ def extend_list(documents: IndicatorList, asked: IndicatorList) -> IndicatorList
     return extended
 
 
-def extend_fields(known: Mapping[str, Any], documents: IndicatorList, asked: IndicatorList) -> dict[str, Any]:
+def extend_fields(known: Mapping[str, Any], documents: IndicatorList) -> dict[str, Any]:
     """What each label of a series' candles means: the indicator that has written it ever since, label -> {name, params}.
 
-    `documents` is the list that there is, `asked` the one that there is to be.
+    Those of the list that there is say so best.
+    """
+    return {**known, **{item["as"]: _meaning_of(item) for item in documents}}
+
+
+def give_meanings(fields: Mapping[str, Any], wanted: IndicatorList, asked: IndicatorList) -> dict[str, Any]:
+    """The same once the list is `wanted`, of which a caller has named those in `asked`.
 
     Raises:
         InvalidRequest: a label has stood for another indicator. Its old values are in the candles, and would be continued.
     """
-    meanings = dict(known)
-    for item in documents:
-        meanings.setdefault(item["as"], {"name": item["name"], "params": item["params"]})
-    for at, item in enumerate(asked):
-        meaning = meanings.setdefault(item["as"], {"name": item["name"], "params": item["params"]})
-        if meaning != {"name": item["name"], "params": item["params"]}:
+    meanings = dict(fields)
+    for item in wanted:
+        meaning = meanings.setdefault(item["as"], _meaning_of(item))
+        if meaning != _meaning_of(item):
             was = ", ".join(f"{name}={value}" for name, value in meaning["params"].items())
-            raise InvalidRequest.for_field(
-                f"indicators.{at}.as",
-                f"{item['as']!r} has been {meaning['name']}({was}) in this series' candles; take another name",
-            )
+            told = f"{item['as']!r} has been {meaning['name']}({was}) in this series' candles"
+            if item in asked:
+                raise InvalidRequest.for_field(f"indicators.{asked.index(item)}.as", f"{told}; take another name")
+            raise InvalidRequest.for_field("indicators", f"{told}; name the indicators that you want, and this one otherwise")
     return meanings
+
+
+def _meaning_of(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {"name": item["name"], "params": item["params"]}

@@ -49,6 +49,11 @@ class Series:
         return cls(job.exchange, job.symbol, job.timeframe.name)
 
     @property
+    def named(self) -> Document:
+        """What names it among the jobs, and in its own document."""
+        return {"exchange": self.exchange, "symbol": self.symbol, "timeframe": self.timeframe}
+
+    @property
     def collection_name(self) -> str:
         """Where it is stored."""
         return f"candles_{self.exchange_slug}_{symbol_slug(self.symbol)}_{self.timeframe}"

@@ -27,6 +27,11 @@ NO_TASK: Final[Document] = {
 }
 
 
+def changed_by_others(job_id: str) -> PreconditionFailed:
+    """The job, or the list of its series, has another revision than a caller knows of."""
+    return PreconditionFailed(f"job {job_id} was changed by somebody else; read it again")
+
+
 class JobStore:
     """Queries and edits of jobs."""
 
@@ -124,7 +129,7 @@ class JobStore:
         )
         if document is None:
             self.get(job_id, session)
-            raise PreconditionFailed(f"job {job_id} was changed by somebody else; read it again")
+            raise changed_by_others(job_id)
         return document
 
     def make_due(self, job_id: str, session: ClientSession) -> Document:
@@ -204,7 +209,7 @@ class JobStore:
         )
         if document is None:
             self.get(job_id, session)
-            raise PreconditionFailed(f"job {job_id} was changed by somebody else; read it again")
+            raise changed_by_others(job_id)
         return document
 
     def delete(self, job_id: str, revision: int | None, session: ClientSession) -> None:
@@ -215,5 +220,5 @@ class JobStore:
         removed = self._collection.find_one_and_delete(condition, session=session)
         if removed is None:
             self.get(job_id, session)
-            raise PreconditionFailed(f"job {job_id} was changed by somebody else; read it again")
+            raise changed_by_others(job_id)
         self._retired.add([removed], session)

@@ -5,7 +5,7 @@ from typing import Final
 
 from pymongo import UpdateOne
 
-from shared.domain.jobs import KEEPING_KINDS, JobKind
+from shared.domain.jobs import KEEPING_KINDS, JobKind, JobStatus
 from shared.stores.candles import Series
 from shared.stores.database import Database, Document
 from shared.stores.series import COLLECTION, JOBS
@@ -64,7 +64,7 @@ class OldSeries:
                 [
                     {
                         "$set": {
-                            **{name: {"$literal": getattr(series, name)} for name in ("exchange", "symbol", "timeframe")},
+                            **{name: {"$literal": value} for name, value in series.named.items()},
                             "indicators": {"$ifNull": ["$indicators", {"$literal": indicators}]},
                             "indicator_fields": {"$mergeObjects": [{"$literal": fields}, "$indicator_fields"]},
                             "stale": {"$setUnion": [{"$ifNull": ["$stale", []]}, {"$literal": stale}]},
@@ -79,6 +79,12 @@ class OldSeries:
         ]
         for first in range(0, len(writes), BATCH):
             self._series.bulk_write(writes[first : first + BATCH], ordered=False)
+        # A worker that came before this has found nothing to do.
+        enrich_ids = [f"{series.series_id}:{JobKind.ENRICH.value}" for series, _, _, stale in found if stale]
+        for first in range(0, len(enrich_ids), BATCH):
+            ended = {"_id": {"$in": enrich_ids[first : first + BATCH]}, "status": JobStatus.DONE.value}
+            again = {"$set": {"status": JobStatus.ACTIVE.value}, "$currentDate": {"next_run_at": True}}
+            self._jobs.update_many(ended, again)
 
     def take_from_jobs(self) -> None:
         """The jobs keep nothing of it. A run on its way reads the list anew."""

@@ -129,6 +129,15 @@ class SeriesJobs:
             session=session,
         )
 
-    def next_epoch_of_all(self, series: Document, session: ClientSession) -> None:
-        """Tell all of the series' jobs that what they have read of it is not so any more."""
-        self._collection.update_many(dict(series), {"$inc": {"epoch": 1}}, session=session)
+    def tell_live(self, series: Document, session: ClientSession) -> None:
+        """Tell the series' live job that what it has read of it is not so any more."""
+        self._collection.update_many({**series, "kind": JobKind.LIVE.value}, {"$inc": {"epoch": 1}}, session=session)
+
+    def tell_backfills(self, series: Document) -> None:
+        """Tell the same to its backfills and their parts, each by itself and in no transaction.
+
+        A backfill at full speed holds its document most of the time. The server repeats such a write every few milliseconds
+        until it gets in between two pages, or makes the page at hand conflict.
+        """
+        for job in self._collection.find({**series, "kind": JobKind.BACKFILL.value}, {"_id": 1}, hint=SERIES_INDEX):
+            self._collection.update_one({"_id": job["_id"]}, {"$inc": {"epoch": 1}})

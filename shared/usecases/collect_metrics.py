@@ -29,7 +29,7 @@ JOB_SERIES_MAX: Final = 1_000
 # Long enough for five scrapes a minute apart, short enough to be read in a fraction of a second.
 RECENT_MS: Final = 5 * 60_000
 RECENT_RUNS_MAX: Final = 100_000
-# Of more series it is only told that they are stale: where it begins and ends is two reads each.
+# Of more series it is only told that they are stale: how many candles that are is four reads each.
 STALE_SERIES_MAX: Final = 50
 
 Row = Mapping[str, Any]
@@ -37,9 +37,9 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class MetricsCollector:
-    """A collector as `prometheus_client` takes them; reads eight times whatever the number of jobs, and twice for
+    """A collector as `prometheus_client` takes them; reads eight times whatever the number of jobs, and four
 
-    each of the first series that are stale.
+    times for each of the first series that are stale.
     """
 
     database: Database

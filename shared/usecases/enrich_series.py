@@ -79,6 +79,9 @@ class SeriesEnricher:
             stale = self.series.read_stale(series)
             if not stale.stretches:
                 return Enriched.DONE
+            if stale.is_list_untold:
+                self._tell_backfills(series, stale, session)
+                continue
             specs = self.spec_lists.resolve(stale.indicators)
             work = _Work(self, job, fence, session, series, specs, HistoryReader(self.candles, series, specs))
             first = _first_to_do(stale.stretches, self._is_backfilled(job))
@@ -92,6 +95,21 @@ class SeriesEnricher:
             except StaleAdded:
                 event("stale_added", "DEBUG", job_id=job.job_id)
         return Enriched.MORE
+
+    def _tell_backfills(self, series: Series, stale: Stale, session: ClientSession) -> None:
+        """Let no page of a backfill land any more that is of another list; those that have, wherever, are stale too.
+
+        It is done here and not with the change itself, which would have to wait for pages of backfills at full speed.
+        """
+        self.series_jobs.tell_backfills(series.named)
+
+        def write(session: ClientSession) -> None:
+            if self.series.note_list_told(series.series_id, stale.changes, session):
+                first_ms = self.candles.find_next_open(series, -1, session)
+                if first_ms is not None:
+                    self.series.add_stale(series.series_id, first_ms, None, session)
+
+        self.database.transact(write, session)
 
     def _is_backfilled(self, job: Job) -> bool:
         """Whether a backfill of the series is on its way, and not kept from it for who knows how long."""

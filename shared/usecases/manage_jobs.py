@@ -21,12 +21,12 @@ from shared.stores.candles import CandleStore, Series
 from shared.stores.connector_holds import ConnectorHolds
 from shared.stores.connectors import ConnectorStore
 from shared.stores.database import Database, Document, storage_errors
-from shared.stores.jobs import JobStore
+from shared.stores.jobs import JobStore, changed_by_others
 from shared.telemetry import event
 from shared.usecases.ask_exchange import ExchangeDesk
 from shared.usecases.plan_jobs import NewJob, plan_end, plan_job
 from shared.usecases.record_changes import Author, record_change
-from shared.usecases.series_jobs import is_task, refuse_chunk, series_fields
+from shared.usecases.series_jobs import is_task, refuse_chunk, series_fields, with_list
 from shared.usecases.series_upkeep import Decided, SeriesUpkeep
 from shared.usecases.steer_backfills import BackfillSteering
 
@@ -53,7 +53,7 @@ class JobChanges:
 
 @dataclass(frozen=True, slots=True)
 class JobManager:
-    """The edits of jobs. `revision` None: whatever it is now."""
+    """The edits of jobs. `revision` None: whatever it is now. It counts changes of the series' list too, whoever made them."""
 
     database: Database
     connectors: ConnectorStore
@@ -117,7 +117,8 @@ class JobManager:
             InvalidRequest, NotFound, PreconditionFailed.
         """
         fields: Document = {}
-        wanted = None if changes.indicators is None else resolve_indicators(changes.indicators)
+        wanted = changes.indicators
+        listed = [] if wanted is None else [spec.to_document() for spec in resolve_indicators(wanted)]
         if changes.overlap is not None:
             fields["overlap"] = changes.overlap
         if changes.priority is not None:
@@ -132,13 +133,13 @@ class JobManager:
             if wanted is not None and is_task(before):
                 raise Conflict(f"job {job_id} is a task of its series; change the indicators at a job that somebody has made")
             moved = {} if changes.end_ms is None else plan_end(before, changes.end_ms)
-            after = self.jobs.update(job_id, revision, {**fields, **moved}, session)
-            listed = self._shown(before, session)
+            after = self.jobs.update(job_id, self._own_revision(before, revision, session), {**fields, **moved}, session)
+            shown = self._shown(before, session)
             if wanted is not None:
-                self.upkeep.set_list(Job.from_document(after), [spec.to_document() for spec in wanted], session)
+                self.upkeep.set_list(Job.from_document(after), listed, listed, session)
             if after["status"] != before["status"]:
                 after = self.jobs.make_due(job_id, session)
-            self._record(author, "patch", job_id, listed, after, session)
+            self._record(author, "patch", job_id, shown, after, session)
             return after
 
         return self.database.transact(write)
@@ -155,13 +156,15 @@ class JobManager:
 
         def write(session: ClientSession) -> Document | None:
             if with_candles:
-                return self._retire(job_id, revision, author, session)
+                return self._retire(job_id, revision, listed, author, session)
             document = self.jobs.get(job_id, session)
             refuse_chunk(document, "cancel that")
             # What is decided already is finished by whoever has decided it, or by a tick.
             if not document.get("is_retiring"):
-                self.delete_within(document, author, session, revision)
+                self.delete_within(document, author, session, self._own_revision(document, revision, session))
             return None
+
+        listed = 0 if revision is None else self._list_revision(self.jobs.get(job_id))
 
         retired = self.database.transact(write)
         if retired is not None:
@@ -213,12 +216,16 @@ class JobManager:
         self.upkeep.resolve_alerts(document["_id"], session)
         self._record(author, verb, document["_id"], document, None, session)
 
-    def _retire(self, job_id: str, revision: int | None, author: Author, session: ClientSession) -> Document | None:
+    def _retire(
+        self, job_id: str, revision: int | None, listed: int, author: Author, session: ClientSession
+    ) -> Document | None:
         """Decide that the job goes with its candles: no run is under way from then on, and nothing of the series is known.
 
-        Returns the job as it was; None: that was decided before.
+        `listed`: so much of the revision is the list's. Returns the job as it was; None: that was decided before.
         """
-        before = self.jobs.retire(job_id, revision, session)
+        before = self.jobs.retire(job_id, None if revision is None else revision - listed, session)
+        if revision is not None and self._list_revision(before, session) != listed:
+            raise changed_by_others(job_id)
         refuse_chunk(before, "cancel that")
         before = self._shown(before, session)
         if before.get("is_retiring"):
@@ -264,13 +271,13 @@ class JobManager:
         def write(session: ClientSession) -> tuple[Document, list[Decided]]:
             before = self._get_to_edit(job_id, session)
             refuse_chunk(before, "pause that")
-            status = before["status"]
-            if status == JobStatus.PAUSED and revision in (None, before["revision"]):
+            status, own = before["status"], self._own_revision(before, revision, session)
+            if status == JobStatus.PAUSED and own in (None, before["revision"]):
                 return before, []
             if status not in (JobStatus.ACTIVE, JobStatus.PAUSED):
                 raise Conflict(f"job {job_id} is {status}; only an active job can be paused")
             passed = pause_ledger(before, self.connectors.get_connector(before["connector_id"]), now_ms)
-            after = self.jobs.update(job_id, revision, {"status": JobStatus.PAUSED.value, **passed}, session)
+            after = self.jobs.update(job_id, own, {"status": JobStatus.PAUSED.value, **passed}, session)
             backfills = self.upkeep.on_pause(before, session)
             self._record(author, "pause", job_id, before, after, session)
             self._record_backfills(author, "pause", backfills, session)
@@ -290,7 +297,8 @@ class JobManager:
         def write(session: ClientSession) -> tuple[Document, list[Decided]]:
             before = self._get_to_edit(job_id, session)
             refuse_chunk(before, "resume that")
-            if before["status"] == JobStatus.ACTIVE and revision in (None, before["revision"]):
+            own = self._own_revision(before, revision, session)
+            if before["status"] == JobStatus.ACTIVE and own in (None, before["revision"]):
                 return before, []
             if before["status"] == JobStatus.DONE:
                 raise Conflict(f"job {job_id} is done; give it a later end_at to go on")
@@ -301,7 +309,7 @@ class JobManager:
                 "pace": None,
                 **resume_ledger(before, now_ms),
             }
-            self.jobs.update(job_id, revision, fresh, session)
+            self.jobs.update(job_id, own, fresh, session)
             backfills = self.upkeep.on_resume(before, session)
             self.upkeep.resolve_alerts(job_id, session)
             after = self.jobs.make_due(job_id, session)
@@ -324,11 +332,19 @@ class JobManager:
             record_change(self.audit_log, author, f"backfill.{verb}", target, before=before, after=after, session=session)
 
     def _shown(self, document: Document, session: ClientSession) -> Document:
-        """The job as people know it: with the indicators of its series, unless it is a task of the series."""
+        """The job as people know it (`with_list`)."""
         if is_task(document) or "indicators" in document:
             return document
-        series = Series.of(Job.from_document(document))
-        return {**document, "indicators": self.upkeep.helpers.series.read_list(series, session)}
+        return with_list(document, self.upkeep.helpers.series.read_state(Series.of(Job.from_document(document)), session))
+
+    def _list_revision(self, document: Document, session: ClientSession | None = None) -> int:
+        return self.upkeep.helpers.series.read_state(Series.of(Job.from_document(document)), session).revision
+
+    def _own_revision(self, document: Document, revision: int | None, session: ClientSession) -> int | None:
+        """What of an expected revision is the job's own; the rest of it has to be that of the series' list."""
+        if revision is None or is_task(document):
+            return revision
+        return revision - self._list_revision(document, session)
 
     def _connector_of(self, new: NewJob) -> Connector:
         try:

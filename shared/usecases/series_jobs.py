@@ -13,7 +13,7 @@ from shared.errors import Conflict
 from shared.stores.backfills import BackfillStore, summarize_part
 from shared.stores.candles import CandleStore, Series
 from shared.stores.database import Document
-from shared.stores.series import SeriesStore
+from shared.stores.series import ListState, SeriesStore
 from shared.stores.series_jobs import SeriesJobs
 
 # What is missing is asked for again after this long: an exchange that is behind needs minutes, not seconds.
@@ -75,6 +75,11 @@ def is_task(document: Document) -> bool:
     """Whether a job is the series' own, or a part of a backfill, and none that somebody has made."""
     is_own = document["kind"] in (JobKind.REPAIR, JobKind.ENRICH) or document["_id"].endswith(":history")
     return is_own or "backfill_id" in document
+
+
+def with_list(document: Document, listed: ListState) -> Document:
+    """A job as people know it: with the indicators of its series, whose changes count in its revision."""
+    return {**document, "indicators": listed.indicators, "revision": document["revision"] + listed.revision}
 
 
 def refuse_chunk(document: Document, instead: str) -> None:

@@ -8,7 +8,7 @@ from pymongo.client_session import ClientSession
 
 from shared.domain.backfills import BackfillStatus
 from shared.domain.coverage import merge_spans
-from shared.domain.indicator_lists import IndicatorList, extend_fields
+from shared.domain.indicator_lists import IndicatorList, extend_fields, give_meanings
 from shared.domain.jobs import Job, JobKind, JobStatus
 from shared.stores.backfills import BackfillStore, summarize_part
 from shared.stores.candles import Series
@@ -53,24 +53,31 @@ class SeriesUpkeep:
             for before in self._ordered_for(document, paused, session)
         ]
 
-    def set_list(self, job: Job, indicators: IndicatorList, session: ClientSession) -> bool:
-        """Give the series another list of indicators. Returns whether it had another one.
+    def set_list(self, job: Job, wanted: IndicatorList, asked: IndicatorList, session: ClientSession) -> bool:
+        """Give the series another list of indicators, of which `asked` were named. Returns whether it had another one.
 
         All of its candles get their values again then, whoever has stored them, and no run that has begun stores values of the
-        old one.
+        old one for good.
 
         Raises:
             InvalidRequest: a label has stood for another indicator in the candles.
         """
         series, store = Series.of(job), self.helpers.series
         known = store.read_list(series, session)
-        fields = extend_fields(store.read_fields(series, session), known, indicators)
-        # Also where it is the same: whoever sets it at the same time waits, and then sees this one.
-        store.write_list(series, indicators, fields, session)
-        if indicators == known:
+        if wanted == known:
+            store.note_change(series.series_id, session)
             return False
-        self.helpers.series_jobs.next_epoch_of_all(series_fields(job), session)
-        self._want_all(job, session)
+        first_ms = self.helpers.candles.find_next_open(series, -1, session)
+        # Without candles a label has not stood for anything. What is on its way is computed anew.
+        fields = {} if first_ms is None else extend_fields(store.read_fields(series, session), known)
+        keeping = self.helpers.series_jobs.list_keeping(series.named, session)
+        backfills = [each for each in map(Job.from_document, keeping) if each.kind is JobKind.BACKFILL]
+        store.write_list(series, wanted, give_meanings(fields, wanted, asked), session, is_untold=bool(backfills))
+        self.helpers.series_jobs.tell_live(series.named, session)
+        if first_ms is None:
+            # A backfill may be about to store the first candle, with the values of the old list.
+            first_ms = min((each.start_ms for each in backfills), default=None)
+        self._want_all(job, first_ms, session)
         return True
 
     def on_create(self, document: Document, asked: IndicatorList | None, session: ClientSession) -> None:
@@ -83,23 +90,25 @@ class SeriesUpkeep:
             InvalidRequest: the indicators do not go with those that the series has.
         """
         job, jobs = Job.from_document(document), self.helpers.series_jobs
-        others = [each for each in jobs.list_keeping(series_fields(job), session) if each["_id"] != job.job_id]
+        series = Series.of(job)
+        others = [each for each in jobs.list_keeping(series.named, session) if each["_id"] != job.job_id]
         if others and asked is None:
+            # A change of the list at the same time would not see this job.
+            self.helpers.series.note_change(series.series_id, session)
             return
-        known = self.helpers.series.read_list(Series.of(job), session) if others else None
-        is_other = self.set_list(job, plan_list(known, asked), session)
+        known = self.helpers.series.read_list(series, session) if others else None
+        is_other = self.set_list(job, plan_list(known, asked), asked or [], session)
         if others:
             return
         if not is_other:
-            self._want_all(job, session)
-        spans = self.ledger.repair_spans(Series.of(job), session)
+            self._want_all(job, self.helpers.candles.find_next_open(series, -1, session), session)
+        spans = self.ledger.repair_spans(series, session)
         if spans:
             start_ms, end_ms = job.timeframe.open_at(spans[0][0]), job.timeframe.open_at(spans[-1][1])
             self.helpers.want_repair(job, start_ms, end_ms, session)
 
-    def _want_all(self, job: Job, session: ClientSession) -> None:
-        """All values of the series, to be computed again."""
-        first_ms = self.helpers.candles.find_next_open(Series.of(job), -1, session)
+    def _want_all(self, job: Job, first_ms: int | None, session: ClientSession) -> None:
+        """All values of the series are to be computed again, from its first candle on; None: there is none."""
         if first_ms is not None:
             self.helpers.want_enriching(job, first_ms, None, session)
 
@@ -124,7 +133,8 @@ class SeriesUpkeep:
         connectors = [other["connector_id"] for other in keeping if other["_id"] != job.job_id]
         if not connectors:
             self.ledger.series_jobs.delete(helper_ids(job), session)
-            # Nobody asks for its candles any more.
+            # Nobody asks for its candles any more, or computes anything.
+            self.helpers.series.clear_stale(Series.of(job).series_id, session)
             self.ledger.alerts.resolve(disputed_subject(Series.of(job)), session)
             return cancelled
         # A pause that was the live job's ends with it.

@@ -262,9 +262,8 @@ class PageWriter:
         if not settled.is_following:
             self.helpers.note_page(self.job, first_ms, session)
         is_bare = self.job.kind is JobKind.REPAIR or (bool(self.specs) and not change.values)
-        if self._is_tail_given_up:
-            self.helpers.want_enriching(self.job, first_ms, first_ms, session)
-        if is_bare:
+        # The list may be another one by now.
+        if is_bare or self._is_tail_given_up:
             self.helpers.want_enriching(self.job, first_ms, last_ms + 1, session)
         elif settled.is_following:
             if change.is_stored.any():

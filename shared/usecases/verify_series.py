@@ -87,6 +87,8 @@ class SeriesVerifier:
         covered = self.coverage_reader.read(job_id, start_ms, end_ms, frozenset(), RUNS_MAX)
         job = Job.from_document(self.jobs.get(job_id))
         series = Series.of(job)
+        # Before and after: what is computed again meanwhile may differ all the same.
+        stale_count = self.count_stale(series)
         specs = self.specs.read(series)
         reader = HistoryReader(self.candles, series, specs)
         opens: list[IntArray] = []
@@ -124,7 +126,7 @@ class SeriesVerifier:
             wrong,
             wrong_count,
             next_start_ms,
-            self.count_stale(series),
+            max(stale_count, self.count_stale(series)),
         )
 
 

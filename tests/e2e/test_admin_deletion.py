@@ -55,7 +55,7 @@ def test_a_deleted_job_s_run_writes_nothing_more(api: AdminApi) -> None:
 def retire(api: AdminApi) -> None:
     """The decision, and no more: whoever made it has died."""
     manager, author = api.platform.job_manager, Author("me", "admin", "test")
-    api.platform.database.transact(lambda session: manager._retire(JOB_ID, None, author, session))
+    api.platform.database.transact(lambda session: manager._retire(JOB_ID, None, 0, author, session))
 
 
 def test_a_deletion_whose_author_has_died_is_finished_by_a_tick_and_nothing_comes_between(

@@ -9,8 +9,9 @@ from local_emulator.simulator.process import SimulatorProcess
 from shared.domain.indicators import DEFAULT_INDICATORS
 from shared.domain.jobs import to_datetime, to_ms
 from shared.domain.timeframes import MINUTE_MS, TIMEFRAMES
+from shared.stores.candles import Series
 from tests.e2e.admin_api import JOB, AdminApi, fields_of, set_fields
-from tests.factories import claim, run_once
+from tests.factories import add_candles, claim, make_candles, run_once
 
 JOB_ID = "binance:BTC-USDT:1m"
 PATH = f"/v1/jobs/{JOB_ID}"
@@ -120,9 +121,9 @@ def test_patch_changes_what_it_names_under_the_revision(api: AdminApi) -> None:
     api.add_job()
     body = {"indicators": [{"name": "SMA", "params": {"timeperiod": 5}}], "overlap": 4, "priority": 1}
     response = api.call("PATCH", PATH, body, headers={"If-Match": '"1"'})
-    assert (response.status_code, response.headers["ETag"]) == (200, '"2"')
+    assert (response.status_code, response.headers["ETag"]) == (200, '"3"')
     job = api.get(PATH)
-    assert (job["indicators"][0]["as"], job["overlap"], job["priority"], job["revision"]) == ("sma_5", 4, 1, 2)
+    assert (job["indicators"][0]["as"], job["overlap"], job["priority"], job["revision"]) == ("sma_5", 4, 1, 3)
     assert api.call("PATCH", PATH, {"overlap": 0}, headers={"If-Match": '"1"'}).status_code == 412
     assert api.call("PATCH", PATH, {"indicators": []}).json["indicators"] == []
     assert api.actions(f"jobs/{JOB_ID}") == ["job.create", "job.patch", "job.patch"]
@@ -299,6 +300,7 @@ def test_a_label_keeps_its_meaning(api: AdminApi) -> None:
     """The candles hold values under it, which a running total would be continued from."""
     api.add_connector()
     api.add_job(indicators=[{"name": "EMA", "params": {"timeperiod": 20}, "as": "x"}])
+    add_candles(api.platform, Series("binance", "BTC/USDT", "1m"), make_candles(0, 1), {})
     obv = {"indicators": [{"name": "RSI"}, {"name": "OBV", "as": "x"}]}
     refused = api.call("PATCH", PATH, obv)
     assert refused.status_code == 400
@@ -309,6 +311,33 @@ def test_a_label_keeps_its_meaning(api: AdminApi) -> None:
     again = {"indicators": [{"name": "EMA", "params": {"timeperiod": 20}, "as": "x"}, {"name": "OBV", "as": "y"}]}
     assert api.call("PATCH", PATH, again).status_code == 200
     assert "indicator_fields" not in api.get(PATH)
+    # A body that names none is told of the field that it may name.
+    assert api.call("PATCH", PATH, {"indicators": []}).status_code == 200
+    assert api.call("DELETE", PATH).status_code == 204
+    usual = {"name": "RSI", "as": "ema_20"}
+    api.add_job(indicators=[usual])
+    assert api.call("DELETE", PATH).status_code == 204
+    refused = api.call("POST", "/v1/jobs", {"connector_id": "binance", "symbol": "BTC/USDT", "timeframe": "1m"})
+    assert (refused.status_code, fields_of(refused)) == (400, ["indicators"])
+    assert "'ema_20' has been RSI(timeperiod=14)" in refused.text
+
+
+def test_the_revision_counts_what_others_have_made_of_the_list(api: AdminApi) -> None:
+    """The list is the series', so an edit of it through another job is an edit of this one too."""
+    api.add_connector()
+    revision = api.add_job(indicators=[{"name": "EMA"}])["revision"]
+    api.add_job(start_at="2024-01-01", end_at="2024-01-02", indicators=[{"name": "RSI"}])
+    listed = {"indicators": [{"name": "EMA"}]}
+    assert api.call("PATCH", PATH, listed, headers={"If-Match": f'"{revision}"'}).status_code == 412
+    for verb in ("pause", "resume"):
+        refused = api.call("POST", f"{PATH}/{verb}", role="operator", headers={"If-Match": f'"{revision}"'})
+        assert refused.status_code == 412
+    for query in ("", "?candles=delete"):
+        assert api.call("DELETE", f"{PATH}{query}", headers={"If-Match": f'"{revision}"'}).status_code == 412
+    known = api.get(PATH)["revision"]
+    assert known > revision
+    assert [job["revision"] for job in api.get("/v1/jobs?kind=live")["items"]] == [known]
+    assert api.call("PATCH", PATH, listed, headers={"If-Match": f'"{known}"'}).status_code == 200
 
 
 def test_resume_resolves_the_alert_of_lost_candles_too_and_a_new_loss_opens_a_new_one(api: AdminApi) -> None:

@@ -134,6 +134,29 @@ def test_a_backfill_at_full_speed_can_be_paused_and_cancelled(
     assert live.get(path)["status"] == "cancelled"
 
 
+def test_the_list_can_be_changed_while_a_backfill_is_at_full_speed(
+    live: AdminApi, exchange_simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever changes it does not wait for its pages. Those that were computed for the old list get their values in the end."""
+    monkeypatch.setattr(database, "TRANSACTION_TIMEOUT_S", HANG_S)
+    exchange_simulator.configure("binance", [(1_000_000, 60_000)])
+    assert live.call("PATCH", "/v1/connectors/binance", {"rate_limit": 1_000_000}).status_code == 200
+    plan = order(live, **{"from": "2018-01-01T00:00:00Z"}, to="2026-01-01T00:00:00Z", workers=4)
+    candles = live.platform.database.candles_collection("binance", "candles_binance_BTC-USDT_1m")
+    with ThreadPoolExecutor(4) as pool:
+        running = [pool.submit(work_on, live.platform, job_id) for job_id in chunk_ids(live, plan["id"])]
+        wait_until(lambda: candles.estimated_document_count() > 4_000)
+        for name in ("RSI", "EMA", "OBV"):
+            patched = live.call("PATCH", f"/v1/jobs/{LIVE_ID}", {"indicators": [{"name": name}]})
+            assert patched.status_code == 200, patched.text
+        assert ask_until_served(live, "DELETE", f"/v1/backfills/{plan['id']}").status_code == 204
+        assert {each.result() for each in running} <= {"lease lost", "not due", "paused"}
+    run_until_caught_up(live.platform, f"{LIVE_ID}:enrich")
+    found = live.platform.series_verifier.verify(LIVE_ID, None, None)
+    assert found.candles_count == candles.count_documents({})
+    assert (found.value_differences_count, found.stale_count) == (0, 0)
+
+
 def test_a_live_job_takes_its_backfills_along(live: AdminApi) -> None:
     order(live, workers=2)
     revision = live.get(f"/v1/jobs/{LIVE_ID}")["revision"]

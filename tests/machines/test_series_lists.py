@@ -10,6 +10,7 @@ from shared.domain.indicators import DEFAULT_INDICATORS, resolve_indicators
 from shared.domain.timeframes import MINUTE_MS
 from shared.errors import Conflict, InvalidRequest
 from shared.stores.candles import Series
+from shared.stores.series import SeriesStore
 from shared.usecases import store_pages
 from shared.usecases.manage_jobs import JobChanges
 from shared.usecases.plan_jobs import NewJob
@@ -95,6 +96,10 @@ def test_a_label_that_has_stood_for_something_else_in_the_candles_is_refused_lat
     platform: Platform, simulator: SimulatorProcess
 ) -> None:
     job_id = create(platform, {**EMA, "as": "x"})
+    # Without candles it has not stood for anything yet.
+    platform.job_manager.patch(job_id, JobChanges(indicators=({**OBV, "as": "x"},)), None, AUTHOR)
+    platform.job_manager.patch(job_id, JobChanges(indicators=({**EMA, "as": "x"},)), None, AUTHOR)
+    run_until_caught_up(platform, job_id)
     platform.job_manager.patch(job_id, JobChanges(indicators=()), None, AUTHOR)
     with pytest.raises(InvalidRequest, match="in this series' candles"):
         platform.job_manager.patch(job_id, JobChanges(indicators=({**RSI, "as": "x"},)), None, AUTHOR)
@@ -154,6 +159,73 @@ def test_a_page_that_was_computed_for_the_old_list_does_not_stay_so(
     assert platform.helpers.count_stale(SERIES) == 0
 
 
+def test_a_long_page_that_was_given_up_gets_all_of_its_values(
+    platform: Platform, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It lands as it is, computed for an old list, and is longer than what is computed again at a time."""
+    monkeypatch.setattr("shared.usecases.enrich_series.CHUNK", 100)
+    job_id = create(platform, EMA)
+    lists, compute = [(RSI,), (OBV,), (RSI, OBV), (EMA, RSI)], store_pages.PageWriter._enrich
+
+    def overtaken(self: store_pages.PageWriter, *args: Any) -> Any:
+        values = compute(self, *args)
+        if lists:
+            platform.job_manager.patch(job_id, JobChanges(indicators=lists.pop()), None, AUTHOR)
+        return values
+
+    monkeypatch.setattr(store_pages.PageWriter, "_enrich", overtaken)
+    run_once(platform, job_id)
+    assert lists == []
+    run_until_caught_up(platform, f"{job_id}:enrich")
+    assert_truth(platform, back(1_000), resolve_indicators([RSI]))
+
+
+def test_a_job_that_is_made_while_the_list_is_changed_learns_of_it(
+    platform: Platform, simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change does not see the job, which has a list from before it: one of the two has to begin again."""
+    job_id = create(platform, EMA)
+    run_until_caught_up(platform, job_id)
+    made: list[str] = []
+    write_list = SeriesStore.write_list
+
+    def late(*args: Any, **options: Any) -> None:
+        if not made:
+            made.append(create(platform, start=2_000, end=1_000))
+            # Its run begins, and knows the old list.
+            platform.specs.of_run(platform.jobs.get(made[0]), SERIES)
+        write_list(*args, **options)
+
+    monkeypatch.setattr(SeriesStore, "write_list", late)
+    platform.job_manager.patch(job_id, JobChanges(indicators=(RSI,)), None, AUTHOR)
+    run_until_caught_up(platform, f"{job_id}:enrich")
+    run_until_caught_up(platform, made[0])
+    if platform.helpers.count_stale(SERIES):
+        run_until_caught_up(platform, f"{job_id}:enrich")
+    assert_truth(platform, back(2_000), resolve_indicators([RSI]))
+
+
+def test_a_backfill_that_runs_is_told_of_the_list_and_what_it_has_stored_until_then_is_computed_again(
+    platform: Platform, simulator: SimulatorProcess, mongodb_uri: str, database_name: str
+) -> None:
+    """Its candles lie before all that were there when the list was changed."""
+    by_page = make_platform(mongodb_uri, database_name, worker_pages_max=1)
+    job_id = create(platform, EMA)
+    run_until_caught_up(platform, job_id)
+    part = create(platform, start=4_000, end=1_000)
+    run_once(by_page, part)
+    platform.job_manager.patch(job_id, JobChanges(indicators=(RSI,)), None, AUTHOR)
+    # Not told yet: of the old list, as its instance knows no other one.
+    run_once(by_page, part)
+    assert platform.series_store.read_stale(SERIES).is_list_untold
+    run_until_caught_up(platform, f"{job_id}:enrich")
+    assert not platform.series_store.read_stale(SERIES).is_list_untold
+    run_until_caught_up(by_page, part)
+    by_page.close()
+    run_until_caught_up(platform, f"{job_id}:enrich")
+    assert_truth(platform, back(4_000), resolve_indicators([RSI]))
+
+
 def test_an_instance_that_knows_the_old_list_computes_the_new_one(
     platform: Platform, simulator: SimulatorProcess, mongodb_uri: str, database_name: str
 ) -> None:
@@ -185,7 +257,9 @@ def make_old(platform: Platform, lists: dict[str, list[dict[str, Any]]], stale: 
     """As version 0.1.0 has left it: lists at the jobs, what is stale at the enrich job, and nothing at the series."""
     jobs, series = platform.database.collection("jobs"), platform.database.collection("series")
     for job_id, listed in lists.items():
-        assert jobs.update_one({"_id": job_id}, {"$set": {"indicators": listed}}).matched_count == 1
+        fields = {item["as"]: {"name": item["name"], "params": item["params"]} for item in listed}
+        changed = {"$set": {"indicators": listed, "indicator_fields": fields}}
+        assert jobs.update_one({"_id": job_id}, changed).matched_count == 1
     jobs.update_many({"kind": {"$in": ["enrich", "repair"]}}, {"$set": {"indicators": [], "stale": stale, "stale_seq": 7}})
     known = [name for document in series.find({}) for name in document if name not in ("_id", "asked", "begins_at")]
     series.update_many({}, {"$unset": dict.fromkeys(known, ""), "$set": {"turns": 5}})
@@ -201,18 +275,25 @@ def test_a_database_of_version_0_1_0_gets_one_list_a_series(platform: Platform, 
     (old_ema,) = documents_of({"name": "EMA", "params": {"timeperiod": 20}, "as": "ema"})
     (other_ema,) = documents_of({"name": "EMA", "params": {"timeperiod": 9}, "as": "ema"})
     (rsi,) = documents_of(RSI)
+    # Of a release that had others.
+    nosuch = {"name": "NOSUCH", "params": {}, "as": "nosuch"}
     stale = platform.database.collection("series").find_one({"_id": SERIES.series_id}, {"stale": 1})
     assert stale is not None
     assert stale["stale"]
-    make_old(platform, {live_id: [old_ema], other_id: [rsi, other_ema]}, stale["stale"])
+    platform.database.collection("jobs").update_one({"_id": f"{live_id}:enrich"}, {"$set": {"status": "done"}})
+    make_old(platform, {live_id: [old_ema], other_id: [rsi, other_ema, nosuch]}, stale["stale"])
     platform.prepare()
     found = platform.database.collection("series").find_one({"_id": SERIES.series_id})
     assert found is not None
     assert (found["indicators"], found["stale"], found["exchange"]) == ([old_ema, rsi], stale["stale"], "binance")
-    assert set(found["indicator_fields"]) == {"ema", "rsi_14"}
+    meanings = {name: found["indicator_fields"][name] for name in ("ema", "rsi_14")}
+    assert meanings == {item["as"]: {"name": item["name"], "params": item["params"]} for item in (old_ema, rsi)}
+    # A worker of this version that came first has found nothing stale, and ended the job for it.
+    assert platform.jobs.get(f"{live_id}:enrich")["status"] == "active"
     assert "turns" not in found
     assert platform.jobs.count({"$or": [{name: {"$exists": True}} for name in ("indicators", "stale", "stale_seq")]}) == 0
-    # Once, and what was decided since then stays.
+    # Once, and what was decided since then stays. The list that there is can be set again.
+    platform.job_manager.patch(live_id, JobChanges(indicators=(old_ema, rsi)), None, AUTHOR)
     platform.job_manager.patch(live_id, JobChanges(indicators=(OBV,)), None, AUTHOR)
     platform.prepare()
     assert platform.series_store.read_list(SERIES) == documents_of(OBV)
@@ -248,4 +329,8 @@ def test_what_is_still_to_be_computed_is_in_the_metrics(platform: Platform, simu
     assert shown() == {"chandler_series_stale": 1, "chandler_stale_candles": 1_000}
     assert platform.series_verifier.verify(job_id, None, None).stale_count == 1_000
     run_until_caught_up(platform, f"{job_id}:enrich")
+    assert shown() == {}
+    # Of a series that nobody keeps any more nothing is computed, so nothing is left.
+    platform.job_manager.patch(job_id, JobChanges(indicators=(RSI,)), None, AUTHOR)
+    platform.job_manager.delete(job_id, None, AUTHOR, with_candles=False)
     assert shown() == {}

@@ -1,7 +1,9 @@
 """The protocol of a series' list of indicators and of values made again, as the code has it: who changes what meanwhile.
 
 A live job's run reads its `epoch`, the list (or knows it from an earlier run of its instance under the same epoch) and the
-candle that its own continues from, and lands its candle in a transaction that reads its `epoch` again. A job that fills a hole
+candle that its own continues from, and lands its candle in a transaction that reads its `epoch` again. A change of the list
+raises the epoch of the live job in its own transaction. A backfill is told by the task, before that computes anything, and from
+then on all candles are stale that there are. A job that fills a hole
 behind the others (a repair, whose candles are bare, or a backfill, which computes them) and the task that computes again what
 is stale do the same with the counters that are theirs. Somebody changes the list at any time. Each may stand still for any
 time, or die, between any two steps. Leases are not here but in leases.py: one run at a time.
@@ -33,11 +35,12 @@ class Value(NamedTuple):
 
 
 class Series(NamedTuple):
-    """Its document: `stale` is the first candle to be computed again, FRESH: none is."""
+    """Its document: `stale` is the first candle to be computed again, FRESH: none is; a backfill may not know of the list."""
 
     listed: int = 0
     changes: int = 0
     stale: int = FRESH
+    is_untold: bool = False
 
 
 class Run(NamedTuple):
@@ -59,11 +62,15 @@ class Task(NamedTuple):
 
 
 class World(NamedTuple):
-    """`epochs` of the live job and of the one behind; `known`: by instance the epoch and the list that it has read."""
+    """`epoch` of the live job; `known`: by instance the epoch and the list that it has read.
+
+    Of the run behind it is only told whether its job's epoch still is the one that it began with (`epoch` 1): how often a
+    backfill is told has no end.
+    """
 
     series: Series
     candles: tuple[Value | None, ...]
-    epochs: tuple[int, int]
+    epoch: int
     live: Run
     behind: Run
     task: Task
@@ -84,14 +91,16 @@ class SeriesModel:
     def initial(self) -> World:
         """A live job has stored a candle behind a hole."""
         candles = (None, Value(0, 0b10), *(None,) * (self.candles - 2))
-        return World(Series(), candles, (0, 0), Run(), Run(), Task(), (None,) * self.instances, self.edits)
+        return World(Series(), candles, 0, Run(), Run(), Task(), (None,) * self.instances, self.edits)
 
     def is_goal(self, world: World) -> bool:
         """Everything is stored, and nothing is stale."""
         return all(world.candles) and world.series.stale == FRESH
 
     def broken_law(self, world: World) -> str | None:
-        """In no state is a value wrong and not to be computed again."""
+        """In no state is a value wrong and not to be computed again, unless a backfill is still to be told."""
+        if world.series.is_untold:
+            return None
         made_of = 0
         for place, value in enumerate(world.candles):
             if value is None:
@@ -116,10 +125,11 @@ class SeriesModel:
     def _changed(self, world: World) -> World:
         series = world.series
         is_stale = "a new list makes nothing stale" not in self.bugs
-        series = Series(series.listed + 1, series.changes + 1, 0 if is_stale else series.stale)
-        live, behind = world.epochs
-        raised = (live, behind) if "a new list raises no epoch" in self.bugs else (live + 1, behind + 1)
-        return world._replace(series=series, epochs=raised, edits=world.edits - 1)
+        first = min(series.stale, _first(world.candles)) if is_stale else series.stale
+        is_untold = self.kind == BACKFILL and "a backfill is not told of a new list" not in self.bugs
+        epoch = world.epoch + int("a new list raises no epoch" not in self.bugs)
+        series = Series(series.listed + 1, series.changes + 1, first, is_untold)
+        return world._replace(series=series, epoch=epoch, edits=world.edits - 1)
 
     def _live(self, world: World) -> Iterator[tuple[str, World]]:
         run, place = world.live, _next(world.candles)
@@ -137,9 +147,9 @@ class SeriesModel:
                 world._replace(live=run._replace(phase=LAND, value=_computed(world.candles, place, run.listed))),
             )
         elif run.phase == LAND:
-            if run.epoch != world.epochs[0]:
+            if run.epoch != world.epoch:
                 again = TAIL if "computed again with the list it had" in self.bugs else LIST
-                yield "moved", world._replace(live=run._replace(phase=again, epoch=world.epochs[0]))
+                yield "moved", world._replace(live=run._replace(phase=again, epoch=world.epoch))
             elif "the epoch is compared before" in self.bugs:
                 yield "compare", world._replace(live=run._replace(phase=WRITE))
             else:
@@ -148,7 +158,7 @@ class SeriesModel:
             yield "land", self._landed(world, place)
 
     def _begun(self, world: World, instance: int) -> World:
-        epoch, known = world.epochs[0], world.known[instance]
+        epoch, known = world.epoch, world.known[instance]
         run = Run(LIST, instance, epoch)
         if "the list is read before the epoch" in self.bugs:
             # The epoch is read at the end of the next step.
@@ -159,7 +169,7 @@ class SeriesModel:
     def _listed(self, world: World) -> World:
         run = world.live
         if "the list is read before the epoch" in self.bugs:
-            return world._replace(live=run._replace(phase=TAIL, epoch=world.epochs[0]))
+            return world._replace(live=run._replace(phase=TAIL, epoch=world.epoch))
         listed = world.series.listed
         known = list(world.known)
         known[run.instance] = (run.epoch, listed)
@@ -177,29 +187,43 @@ class SeriesModel:
             # It reads nothing that others change.
             yield "repair", self._filled(world, Value(BARE, 0), 0)
         elif run.phase == IDLE:
-            yield "begin behind", world._replace(behind=Run(LIST, 0, world.epochs[1]))
+            yield "begin behind", world._replace(behind=Run(LIST, epoch=1))
         elif run.phase == LIST:
             value = _computed(world.candles, 0, world.series.listed)
             yield "compute behind", world._replace(behind=run._replace(phase=LAND, value=value))
-        elif run.epoch != world.epochs[1]:
-            yield "moved behind", world._replace(behind=Run(LIST, 0, world.epochs[1]))
+        elif not run.epoch:
+            yield "moved behind", world._replace(behind=Run(LIST, epoch=1))
         else:
             assert run.value is not None
             # What is behind it was computed without it.
             yield "land behind", self._filled(world, run.value, 1)
 
+    def _told(self, world: World) -> World:
+        """The backfill knows, unless the list is another one again; what it has stored until then is stale, wherever it is."""
+        series, first = world.series, _first(world.candles)
+        if series.changes != world.task.series.changes and "told of any list" not in self.bugs:
+            return world._replace(task=Task())
+        stale = series.stale if "what came before it was told stays" in self.bugs else min(series.stale, first)
+        return world._replace(series=Series(series.listed, series.changes + 1, stale, is_untold=False), task=Task())
+
     def _filled(self, world: World, value: Value, stale_from: int) -> World:
-        series, (live, behind) = world.series, world.epochs
-        series = Series(series.listed, series.changes + 1, min(series.stale, stale_from))
-        return world._replace(series=series, candles=_put(world.candles, 0, value), epochs=(live + 1, behind), behind=Run())
+        series = world.series
+        series = series._replace(changes=series.changes + 1, stale=min(series.stale, stale_from))
+        return world._replace(series=series, candles=_put(world.candles, 0, value), epoch=world.epoch + 1, behind=Run())
 
     def _task(self, world: World) -> Iterator[tuple[str, World]]:
         task, series = world.task, world.series
         if task.phase == IDLE:
             if series.stale != FRESH:
-                yield "read what is stale", world._replace(task=Task(TAIL, series))
+                yield "read what is stale", world._replace(task=Task(LIST if series.is_untold else TAIL, series))
             return
         yield "task dies", world._replace(task=Task())
+        if task.phase == LIST:
+            yield "tell", world._replace(behind=world.behind._replace(epoch=0), task=task._replace(phase=WRITE))
+            return
+        if task.phase == WRITE:
+            yield "told", self._told(world)
+            return
         if task.phase == TAIL:
             values = _computed_from(world.candles, task.series.stale, task.series.listed)
             yield "compute again", world._replace(task=task._replace(phase=LAND, values=values))
@@ -213,10 +237,13 @@ class SeriesModel:
         candles = tuple(
             each if place < first or each is None else task.values[place] or each for place, each in enumerate(world.candles)
         )
-        live, behind = world.epochs
-        told = live if "nobody is told of what was computed again" in self.bugs else live + 1
-        after = world._replace(series=series._replace(stale=FRESH), candles=candles, epochs=(told, behind), task=Task())
-        yield "land again", after
+        epoch = world.epoch + int("nobody is told of what was computed again" not in self.bugs)
+        yield "land again", world._replace(series=series._replace(stale=FRESH), candles=candles, epoch=epoch, task=Task())
+
+
+def _first(candles: tuple[Value | None, ...]) -> int:
+    """The first candle that there is."""
+    return next(place for place, value in enumerate(candles) if value is not None)
 
 
 def _next(candles: tuple[Value | None, ...]) -> int | None:

@@ -92,7 +92,7 @@ def test_the_search_notices_a_dead_end() -> None:
         (Limiter(slots=2, limit=2, period=4, grain=2, want_max=1, back=0), 388_000),
         (Backfills(parts=2, pages=2, deciders=3, decisions=3), 286_000),
         (SeriesModel(candles=4, edits=3), 735_000),
-        (SeriesModel(candles=4, kind=BACKFILL), 244_000),
+        (SeriesModel(candles=4, kind=BACKFILL), 565_000),
         (Protocol(Leases(slots=3, jobs=2, pages=1, faults=1, asks=True), NARROW), 315_000),
         (Protocol(Leases(slots=2, jobs=2, pages=2, faults=1, asks=True), NARROW), 570_000),
     ],

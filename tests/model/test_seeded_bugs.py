@@ -84,8 +84,9 @@ SEEDED: list[tuple[Model[Any], str]] = [
     (backfill("ends take no turns"), AGREE),
     (backfill("nobody carries out what is left"), NO_WAY_ON),
     (series("a new list makes nothing stale"), VALUE),
-    # A repair's candles are bare. With one the live job learns of the list all the same, by the values that it brings.
-    (series("a new list raises no epoch", BACKFILL), VALUE),
+    (series("a backfill is not told of a new list", BACKFILL), VALUE),
+    (series("what came before it was told stays", BACKFILL), VALUE),
+    (series("told of any list", BACKFILL), VALUE),
     (series("computed again with the list it had"), VALUE),
     (series("the epoch is compared before"), VALUE),
     (series("the list is read before the epoch"), VALUE),
