@@ -53,8 +53,12 @@ class SeriesUpkeep:
             for before in self._ordered_for(document, paused, session)
         ]
 
-    def set_list(self, job: Job, wanted: IndicatorList, asked: IndicatorList, session: ClientSession) -> bool:
+    def set_list(
+        self, job: Job, wanted: IndicatorList, asked: IndicatorList, session: ClientSession, *, is_made: bool = False
+    ) -> bool:
         """Give the series another list of indicators, of which `asked` were named. Returns whether it had another one.
+
+        `is_made`: the job is being made, and has not read any list yet.
 
         All of its candles get their values again then, whoever has stored them, and no run that has begun stores values of the
         old one for good.
@@ -71,7 +75,8 @@ class SeriesUpkeep:
         # Without candles a label has not stood for anything. What is on its way is computed anew.
         fields = {} if first_ms is None else extend_fields(store.read_fields(series, session), known)
         keeping = self.helpers.series_jobs.list_keeping(series.named, session)
-        backfills = [each for each in map(Job.from_document, keeping) if each.kind is JobKind.BACKFILL]
+        read = [each for each in map(Job.from_document, keeping) if not (is_made and each.job_id == job.job_id)]
+        backfills = [each for each in read if each.kind is JobKind.BACKFILL]
         store.write_list(series, wanted, give_meanings(fields, wanted, asked), session, is_untold=bool(backfills))
         self.helpers.series_jobs.tell_live(series.named, session)
         if first_ms is None:
@@ -97,7 +102,7 @@ class SeriesUpkeep:
             self.helpers.series.note_change(series.series_id, session)
             return
         known = self.helpers.series.read_list(series, session) if others else None
-        is_other = self.set_list(job, plan_list(known, asked), asked or [], session)
+        is_other = self.set_list(job, plan_list(known, asked), asked or [], session, is_made=True)
         if others:
             return
         if not is_other:
