@@ -77,10 +77,12 @@ class SeriesLedger:
         begins_ms = max(self.asked.read_begins_ms(series.series_id) or 0, job.begins_ms or 0)
         return job.timeframe.number(job.timeframe.ceil(begins_ms)) if begins_ms else 0
 
-    def read_runs(self, series: Series, job: Job, first: int, end: int, begins: int) -> list[Run]:
+    def read_runs(
+        self, series: Series, job: Job, first: int, end: int, begins: int, session: ClientSession | None = None
+    ) -> list[Run]:
         """Every interval of [first, end) in its state; `begins`: the exchange has nothing that is older, or no more."""
-        coded = read_runs(self.coverage.read_lines(series.series_id, first, end))
-        return plan_runs((first, end), self.asked_spans(series, job), coded, begins)
+        coded = read_runs(self.coverage.read_lines(series.series_id, first, end, session))
+        return plan_runs((first, end), self.asked_spans(series, job, session), coded, begins)
 
     def count_left(self, document: Document) -> int:
         """How many intervals the job of a backfill has still to ask for."""

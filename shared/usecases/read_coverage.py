@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from shared.domain.coverage import IntervalState, Run, count_states
 from shared.domain.jobs import Job
-from shared.domain.timeframes import Timeframe
+from shared.domain.timeframes import IntArray, Timeframe
 from shared.errors import InvalidRequest
 from shared.exchanges.spec import ExchangeSpec
 from shared.stores.candles import CandleStore, Series
@@ -68,6 +68,22 @@ class CoverageReader:
         rest = shown[runs_max:]
         return Coverage(
             job_id, grid, first_ms, last_ms, count_states(runs), shown[:runs_max], grid.open_at(rest[0].first) if rest else None
+        )
+
+    def read_as_of_one_moment(self, job_id: str, start_ms: int, end_ms: int) -> tuple[Sequence[Run], IntArray]:
+        """Every interval of [start, end), and the open times of its candles, as of one moment, while pages may land.
+
+        Raises NotFound.
+        """
+        job = Job.from_document(self.jobs.get(job_id))
+        series, grid = Series.of(job), job.timeframe
+        wanted = (grid.number(grid.ceil(start_ms)), grid.number(grid.ceil(end_ms)))
+        begins = self._begins(series, job, self.database.server_now_ms())
+        return self.database.read_snapshot(
+            lambda session: (
+                self.ledger.read_runs(series, job, *wanted, begins, session),
+                self.candles.read_open_times(series, start_ms, end_ms, session),
+            )
         )
 
     def _whole_range(self, series: Series, job: Job, closed_ms: int) -> tuple[int, int]:

@@ -75,8 +75,8 @@ class SeriesUpkeep:
         # Without candles a label has not stood for anything. What is on its way is computed anew.
         fields = {} if first_ms is None else extend_fields(store.read_fields(series, session), known)
         keeping = self.helpers.series_jobs.list_keeping(series.named, session)
-        read = [each for each in map(Job.from_document, keeping) if not (is_made and each.job_id == job.job_id)]
-        backfills = [each for each in read if each.kind is JobKind.BACKFILL]
+        jobs = [Job.from_document(each) for each in keeping]
+        backfills = [each for each in jobs if each.kind is JobKind.BACKFILL and not (is_made and each.job_id == job.job_id)]
         store.write_list(series, wanted, give_meanings(fields, wanted, asked), session, is_untold=bool(backfills))
         self.helpers.series_jobs.tell_live(series.named, session)
         if first_ms is None:

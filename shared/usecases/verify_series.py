@@ -116,6 +116,11 @@ class SeriesVerifier:
         numbers = job.timeframe.numbers(np.concatenate(opens)) if opens else np.empty(0, np.int64)
         end = job.timeframe.number(job.timeframe.ceil(looked_end_ms))
         ledger = _compare_ledger(covered.runs, numbers, end, job.timeframe)
+        if ledger:
+            # Pages may have landed since the ledger was read: what stands is looked at once more, as of one moment.
+            span_ms = (ledger[0].start_ms, ledger[-1].end_ms)
+            runs, opens_ms = self.coverage_reader.read_as_of_one_moment(job_id, *span_ms)
+            ledger = _compare_ledger(runs, job.timeframe.numbers(opens_ms), end, job.timeframe)
         return Verification(
             covered.start_ms,
             looked_end_ms,

@@ -311,7 +311,7 @@ def test_a_label_keeps_its_meaning(api: AdminApi) -> None:
     again = {"indicators": [{"name": "EMA", "params": {"timeperiod": 20}, "as": "x"}, {"name": "OBV", "as": "y"}]}
     assert api.call("PATCH", PATH, again).status_code == 200
     assert "indicator_fields" not in api.get(PATH)
-    # A body that names none is told of the field that it may name.
+    # Where the body names no list, the error points at the field that would hold it.
     assert api.call("PATCH", PATH, {"indicators": []}).status_code == 200
     assert api.call("DELETE", PATH).status_code == 204
     usual = {"name": "RSI", "as": "ema_20"}

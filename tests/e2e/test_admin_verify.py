@@ -9,6 +9,7 @@ from shared.domain.jobs import to_datetime
 from shared.domain.timeframes import MINUTE_MS
 from shared.stores.candles import Series
 from shared.usecases import verify_series
+from shared.usecases.read_coverage import CoverageReader
 from tests.e2e.admin_api import AdminApi
 from tests.factories import run_once
 
@@ -48,6 +49,25 @@ def verified(api: AdminApi, query: str = "") -> Any:
 
 def at(minute: int) -> Any:
     return to_datetime(START_MS + minute * MINUTE_MS)
+
+
+def test_a_page_that_lands_while_it_is_verified_is_no_difference(
+    api: AdminApi, exchange_simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger is read before the candles, and says of them that they are pending."""
+    api.add_connector()
+    api.add_job(**RANGE)
+    read = CoverageReader.read
+
+    def overtaken(self: CoverageReader, *args: Any) -> Any:
+        found = read(self, *args)
+        monkeypatch.setattr(CoverageReader, "read", read)
+        run_once(api.platform, JOB_ID)
+        return found
+
+    monkeypatch.setattr(CoverageReader, "read", overtaken)
+    found = verified(api)
+    assert (found["candles"], found["ledger_differences"]) == (600, {"count": 0, "items": []})
 
 
 def test_what_the_platform_keeps_is_sound(api: AdminApi, kept: AdminApi) -> None:

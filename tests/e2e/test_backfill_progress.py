@@ -97,17 +97,19 @@ def work_on(platform: Platform, job_id: str) -> str:
             return outcome
 
 
-def test_a_backfill_at_full_speed_can_be_paused_and_cancelled(
-    live: AdminApi, exchange_simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its workers write all the while. Whoever pauses or cancels it wins in the end, and then nothing more is stored."""
+@pytest.fixture
+def long_backfill(live: AdminApi, exchange_simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Id of a backfill of eight years in four parts, without a limit that binds: none is done before the test is."""
     # Runs give up a page that others keep from landing for so long, and on a slow machine it takes long.
     monkeypatch.setattr(database, "TRANSACTION_TIMEOUT_S", HANG_S)
     exchange_simulator.configure("binance", [(1_000_000, 60_000)])
     assert live.call("PATCH", "/v1/connectors/binance", {"rate_limit": 1_000_000}).status_code == 200
-    # Eight years, so that no part is done before it is paused.
-    plan = order(live, **{"from": "2018-01-01T00:00:00Z"}, to="2026-01-01T00:00:00Z", workers=4)
-    path, ids = f"/v1/backfills/{plan['id']}", chunk_ids(live, plan["id"])
+    return str(order(live, **{"from": "2018-01-01T00:00:00Z"}, to="2026-01-01T00:00:00Z", workers=4)["id"])
+
+
+def test_a_backfill_at_full_speed_can_be_paused_and_cancelled(live: AdminApi, long_backfill: str) -> None:
+    """Its workers write all the while. Whoever pauses or cancels it wins in the end, and then nothing more is stored."""
+    path, ids = f"/v1/backfills/{long_backfill}", chunk_ids(live, long_backfill)
     candles = live.platform.database.candles_collection("binance", "candles_binance_BTC-USDT_1m")
     with ThreadPoolExecutor(4) as pool:
         running = [pool.submit(work_on, live.platform, job_id) for job_id in ids]
@@ -128,28 +130,22 @@ def test_a_backfill_at_full_speed_can_be_paused_and_cancelled(
         wait_until(lambda: candles.estimated_document_count() > count + 4_000)
         assert ask_until_served(live, "DELETE", path).status_code == 204
         count = candles.count_documents({})
-        # One that learns of the decision before its job is told stops by itself.
+        # A run may read the decision before its own job is changed, and then stops by itself.
         assert {each.result() for each in running} <= {"lease lost", "not due", "paused"}
         assert candles.count_documents({}) == count
     assert live.get(path)["status"] == "cancelled"
 
 
-def test_the_list_can_be_changed_while_a_backfill_is_at_full_speed(
-    live: AdminApi, exchange_simulator: SimulatorProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whoever changes it does not wait for its pages. Those that were computed for the old list get their values in the end."""
-    monkeypatch.setattr(database, "TRANSACTION_TIMEOUT_S", HANG_S)
-    exchange_simulator.configure("binance", [(1_000_000, 60_000)])
-    assert live.call("PATCH", "/v1/connectors/binance", {"rate_limit": 1_000_000}).status_code == 200
-    plan = order(live, **{"from": "2018-01-01T00:00:00Z"}, to="2026-01-01T00:00:00Z", workers=4)
+def test_the_list_can_be_changed_while_a_backfill_is_at_full_speed(live: AdminApi, long_backfill: str) -> None:
+    """A change does not wait for its pages. Those that were computed for the old list get their values in the end."""
     candles = live.platform.database.candles_collection("binance", "candles_binance_BTC-USDT_1m")
     with ThreadPoolExecutor(4) as pool:
-        running = [pool.submit(work_on, live.platform, job_id) for job_id in chunk_ids(live, plan["id"])]
+        running = [pool.submit(work_on, live.platform, job_id) for job_id in chunk_ids(live, long_backfill)]
         wait_until(lambda: candles.estimated_document_count() > 4_000)
         for name in ("RSI", "EMA", "OBV"):
             patched = live.call("PATCH", f"/v1/jobs/{LIVE_ID}", {"indicators": [{"name": name}]})
             assert patched.status_code == 200, patched.text
-        assert ask_until_served(live, "DELETE", f"/v1/backfills/{plan['id']}").status_code == 204
+        assert ask_until_served(live, "DELETE", f"/v1/backfills/{long_backfill}").status_code == 204
         assert {each.result() for each in running} <= {"lease lost", "not due", "paused"}
     run_until_caught_up(live.platform, f"{LIVE_ID}:enrich")
     found = live.platform.series_verifier.verify(LIVE_ID, None, None)
